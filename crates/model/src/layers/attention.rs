@@ -1,0 +1,90 @@
+//! Causal self-attention with grouped heads.
+
+use burn::tensor::{Tensor, s};
+use burn_omni_ops::{self as ops, AttentionSpec};
+use burn_omni_quant::{Bias, Linear, Weights};
+
+use super::{KvCache, RmsNorm, RopeTable};
+
+/// The sizes of an attention layer.
+#[derive(Clone, Copy, Debug)]
+pub struct AttentionSize {
+    /// `hidden_size`
+    pub hidden: usize,
+    /// `num_attention_heads`
+    pub heads: usize,
+    /// `num_key_value_heads`
+    pub kv_heads: usize,
+    /// `head_dim`
+    pub head_dim: usize,
+    /// `rms_norm_eps` of the norms of queries and keys, where the layer has them.
+    pub qk_norm_eps: Option<f64>,
+    /// `sliding_window`: how many keys a query sees, itself included.
+    pub window: Option<usize>,
+}
+
+/// Queries and keys are normed by head where the model has such norms, then rotated.
+#[derive(Clone, Debug)]
+pub struct SelfAttention {
+    /// `q_proj`, `k_proj` and `v_proj` as one matrix.
+    qkv: Linear,
+    o_proj: Linear,
+    /// `q_norm` and `k_norm`.
+    norms: Option<[RmsNorm; 2]>,
+    size: AttentionSize,
+}
+
+impl SelfAttention {
+    /// Loads `q_proj`, `k_proj`, `v_proj`, `o_proj` and, with `qk_norm_eps`, `q_norm` and `k_norm`.
+    #[must_use]
+    pub fn load(weights: &Weights<'_>, size: AttentionSize) -> Self {
+        let (q, kv) = (size.heads * size.head_dim, size.kv_heads * size.head_dim);
+        let norm = |name, eps| RmsNorm::load(&weights.at(name), size.head_dim, eps);
+        Self {
+            qkv: weights.fused_linear(
+                &[("q_proj", q), ("k_proj", kv), ("v_proj", kv)],
+                size.hidden,
+                Bias::No,
+            ),
+            o_proj: weights.linear("o_proj", [size.hidden, q], Bias::No),
+            norms: size
+                .qk_norm_eps
+                .map(|eps| [norm("q_norm", eps), norm("k_norm", eps)]),
+            size,
+        }
+    }
+
+    /// # Shapes
+    /// - x, output: `[rows, hidden]`, the rows that follow those in the cache
+    #[must_use]
+    pub fn forward(&self, x: Tensor<2>, rope: &RopeTable, cache: &mut KvCache) -> Tensor<2> {
+        let AttentionSize {
+            heads,
+            kv_heads,
+            head_dim,
+            window,
+            ..
+        } = self.size;
+        let [rows, _] = x.dims();
+        // [rows, heads + 2 * kv_heads, head_dim]
+        let qkv = self
+            .qkv
+            .forward(x)
+            .reshape([rows, heads + 2 * kv_heads, head_dim]);
+        let mut q = qkv.clone().slice(s![.., 0..heads, ..]);
+        let mut k = qkv.clone().slice(s![.., heads..heads + kv_heads, ..]);
+        let v = qkv.slice(s![.., heads + kv_heads.., ..]);
+        if let Some([q_norm, k_norm]) = &self.norms {
+            (q, k) = (q_norm.heads(q), k_norm.heads(k));
+        }
+        let rotate = |x| ops::rope(x, rope.cos.clone(), rope.sin.clone());
+
+        let mut spec = AttentionSpec::causal(head_dim, cache.len());
+        if let Some(window) = window {
+            spec = spec.with_window(window);
+        }
+        let [k, v] = cache.append(rotate(k), v);
+        let out = ops::attention(rotate(q), k, v, spec);
+        self.o_proj.forward(out.reshape([rows, heads * head_dim]))
+    }
+}

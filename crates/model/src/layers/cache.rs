@@ -1,0 +1,99 @@
+//! Keys and values of the rows seen so far.
+
+use burn::tensor::{DType, Device, Tensor, s};
+
+/// The keys and values of one layer, in memory that is allocated once.
+#[derive(Clone, Debug)]
+pub struct KvCache {
+    /// Keys and values `[capacity, kv_heads, head_dim]`; moved out only while they are written.
+    stored: Option<[Tensor<3>; 2]>,
+    len: usize,
+    capacity: usize,
+}
+
+impl KvCache {
+    /// Room for `capacity` rows.
+    #[must_use]
+    pub fn new(
+        capacity: usize,
+        [kv_heads, head_dim]: [usize; 2],
+        dtype: DType,
+        device: &Device,
+    ) -> Self {
+        let room = || Tensor::zeros([capacity, kv_heads, head_dim], (device, dtype));
+        Self {
+            stored: Some([room(), room()]),
+            len: 0,
+            capacity,
+        }
+    }
+
+    /// Rows in use.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.len
+    }
+
+    /// Whether no row is in use.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    /// Rows there is room for.
+    #[must_use]
+    pub fn capacity(&self) -> usize {
+        self.capacity
+    }
+
+    /// Forgets all rows but the first `len`.
+    pub fn truncate(&mut self, len: usize) {
+        self.len = self.len.min(len);
+    }
+
+    /// Forgets all rows but the last `len`, which move to the front.
+    pub fn keep_last(&mut self, len: usize) {
+        if self.len <= len {
+            return;
+        }
+        let start = self.len - len;
+        let tensors = self
+            .stored
+            .take()
+            .expect("only append and keep_last move the tensors");
+        self.stored = Some(tensors.map(|tensor| {
+            // A copy: the rows may overlap the place they move to.
+            let rows = tensor.clone().slice(s![start..self.len, .., ..]) * 1.0;
+            tensor.slice_assign(s![0..len, .., ..], rows)
+        }));
+        self.len = len;
+    }
+
+    /// Writes new rows behind the last and returns all keys and values; rows past [`Self::len`] are unused space.
+    ///
+    /// # Shapes
+    /// - k, v: `[rows, kv_heads, head_dim]`
+    /// - output: `[capacity, kv_heads, head_dim]` twice
+    ///
+    /// # Panics
+    /// When there is no room; who makes a cache knows how long its sequence can get.
+    pub fn append(&mut self, k: Tensor<3>, v: Tensor<3>) -> [Tensor<3>; 2] {
+        let [rows, kv_heads, head_dim] = k.dims();
+        let end = self.len + rows;
+        assert!(
+            end <= self.capacity,
+            "a cache of {} rows cannot hold {end}",
+            self.capacity
+        );
+        let [old_k, old_v] = self
+            .stored
+            .take()
+            .expect("only append and keep_last move the tensors");
+        // Nobody else holds the tensors now, so the rows are written in place.
+        let place = s![self.len..end, 0..kv_heads, 0..head_dim];
+        let stored = [old_k.slice_assign(place, k), old_v.slice_assign(place, v)];
+        self.len = end;
+        self.stored = Some(stored.clone());
+        stored
+    }
+}

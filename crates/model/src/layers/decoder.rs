@@ -1,0 +1,68 @@
+//! The decoder layer of thinker, talker and code predictor.
+
+use burn::tensor::Tensor;
+use burn_omni_quant::Weights;
+
+use super::{AttentionSize, KvCache, Mlp, RmsNorm, RopeTable, SelfAttention, SparseMoe};
+
+/// The feed-forward block of a layer.
+#[derive(Clone, Debug)]
+pub enum FeedForward {
+    /// One block for all rows.
+    Dense(Mlp),
+    /// Routed experts.
+    Sparse(Box<SparseMoe>),
+}
+
+impl FeedForward {
+    fn forward(&self, x: Tensor<2>) -> Tensor<2> {
+        match self {
+            Self::Dense(mlp) => mlp.forward(x),
+            Self::Sparse(moe) => moe.forward(x),
+        }
+    }
+}
+
+/// Pre-norm attention and feed-forward, each added to its input.
+#[derive(Clone, Debug)]
+pub struct DecoderLayer {
+    input_layernorm: RmsNorm,
+    self_attn: SelfAttention,
+    post_attention_layernorm: RmsNorm,
+    mlp: FeedForward,
+}
+
+impl DecoderLayer {
+    /// Loads the layer at this place; `mlp` loads its feed-forward block from the place `mlp`.
+    #[must_use]
+    pub fn load(
+        weights: &Weights<'_>,
+        size: AttentionSize,
+        eps: f64,
+        mlp: impl FnOnce(&Weights<'_>) -> FeedForward,
+    ) -> Self {
+        Self {
+            input_layernorm: RmsNorm::load(&weights.at("input_layernorm"), size.hidden, eps),
+            self_attn: SelfAttention::load(&weights.at("self_attn"), size),
+            post_attention_layernorm: RmsNorm::load(
+                &weights.at("post_attention_layernorm"),
+                size.hidden,
+                eps,
+            ),
+            mlp: mlp(&weights.at("mlp")),
+        }
+    }
+
+    /// # Shapes
+    /// - x, output: `[rows, hidden]`, the rows that follow those in the cache
+    #[must_use]
+    pub fn forward(&self, x: Tensor<2>, rope: &RopeTable, cache: &mut KvCache) -> Tensor<2> {
+        let h = self
+            .self_attn
+            .forward(self.input_layernorm.forward(x.clone()), rope, cache)
+            + x;
+        self.mlp
+            .forward(self.post_attention_layernorm.forward(h.clone()))
+            + h
+    }
+}

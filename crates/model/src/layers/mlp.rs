@@ -1,0 +1,32 @@
+//! The dense feed-forward block.
+
+use burn::tensor::Tensor;
+use burn_omni_ops as ops;
+use burn_omni_quant::{Bias, Linear, Weights};
+
+/// `down_proj(silu(gate_proj x) * up_proj x)`.
+#[derive(Clone, Debug)]
+pub struct Mlp {
+    /// `gate_proj` and `up_proj` as one matrix.
+    gate_up: Linear,
+    down_proj: Linear,
+}
+
+impl Mlp {
+    /// Loads `gate_proj`, `up_proj` and `down_proj`.
+    #[must_use]
+    pub fn load(weights: &Weights<'_>, hidden: usize, intermediate: usize) -> Self {
+        let parts = [("gate_proj", intermediate), ("up_proj", intermediate)];
+        Self {
+            gate_up: weights.fused_linear(&parts, hidden, Bias::No),
+            down_proj: weights.linear("down_proj", [hidden, intermediate], Bias::No),
+        }
+    }
+
+    /// # Shapes
+    /// - x, output: `[rows, hidden]`
+    #[must_use]
+    pub fn forward(&self, x: Tensor<2>) -> Tensor<2> {
+        self.down_proj.forward(ops::swiglu(self.gate_up.forward(x)))
+    }
+}

@@ -1,0 +1,81 @@
+//! The sparse feed-forward block.
+
+use burn::tensor::{Tensor, activation};
+use burn_omni_ops as ops;
+use burn_omni_quant::{Bias, Experts, Linear, Weights};
+
+use super::Mlp;
+
+/// The sizes of a sparse block.
+#[derive(Clone, Copy, Debug)]
+pub struct MoeSize {
+    /// `hidden_size`
+    pub hidden: usize,
+    /// `num_experts`
+    pub experts: usize,
+    /// `num_experts_per_tok`
+    pub top_k: usize,
+    /// `moe_intermediate_size`
+    pub intermediate: usize,
+    /// `shared_expert_intermediate_size`, where there is a shared expert.
+    pub shared_intermediate: Option<usize>,
+    /// `norm_topk_prob`
+    pub normalize: bool,
+}
+
+/// A router, its experts, and an expert that every row passes where the model has one.
+#[derive(Clone, Debug)]
+pub struct SparseMoe {
+    gate: Linear,
+    experts: Experts,
+    shared: Option<Shared>,
+    size: MoeSize,
+}
+
+/// The shared expert and the gate on its output.
+#[derive(Clone, Debug)]
+struct Shared {
+    shared_expert: Mlp,
+    shared_expert_gate: Linear,
+}
+
+impl SparseMoe {
+    /// Loads `gate`, `experts` and, where the size names one, `shared_expert` with `shared_expert_gate`.
+    #[must_use]
+    pub fn load(weights: &Weights<'_>, size: MoeSize) -> Self {
+        let shared = size.shared_intermediate.map(|intermediate| Shared {
+            shared_expert: Mlp::load(&weights.at("shared_expert"), size.hidden, intermediate),
+            shared_expert_gate: weights.linear("shared_expert_gate", [1, size.hidden], Bias::No),
+        });
+        Self {
+            gate: weights.linear("gate", [size.experts, size.hidden], Bias::No),
+            experts: weights
+                .at("experts")
+                .experts(size.experts, size.hidden, size.intermediate),
+            shared,
+            size,
+        }
+    }
+
+    /// # Shapes
+    /// - x, output: `[rows, hidden]`
+    #[must_use]
+    pub fn forward(&self, x: Tensor<2>) -> Tensor<2> {
+        let routes = ops::route(
+            self.gate.forward(x.clone()),
+            self.size.top_k,
+            self.size.normalize,
+        );
+        let routed = self.experts.forward(x.clone(), routes);
+        match &self.shared {
+            Some(Shared {
+                shared_expert,
+                shared_expert_gate,
+            }) => {
+                let gate = activation::sigmoid(shared_expert_gate.forward(x.clone())); // [rows, 1]
+                routed + shared_expert.forward(x) * gate
+            }
+            None => routed,
+        }
+    }
+}

@@ -1,0 +1,96 @@
+//! Causal convolution without unfolding: with rows in time order, the taps of one output row are consecutive rows of
+//! the input, so a tap (or, without dilation, all of them) is a product of matrices with overlapping rows.
+
+use burn_flex::FlexTensor;
+use rayon::prelude::*;
+
+use super::gemm::{Output, Product, Rows, multiply};
+use super::linear::widen;
+use super::parallel;
+use super::view::{Stored, View, tensor, vector, with_rows};
+
+/// Output rows computed at a time, few enough that they stay in the cache over all taps.
+const TILE: usize = 256;
+
+pub(super) fn causal_conv1d(
+    x: &FlexTensor,
+    weight: &FlexTensor,
+    bias: &FlexTensor,
+    dilation: usize,
+) -> FlexTensor {
+    let x = with_rows(x);
+    let x = View::new(&x);
+    let shape = weight.layout().shape();
+    let (out_width, taps) = (shape[0], shape[1] / x.width);
+    let rows = x.rows - (taps - 1) * dilation;
+    let mut values = Vec::with_capacity(shape[0] * shape[1]);
+    widen(Stored::new(weight), &mut values);
+    let conv = Conv {
+        x: &x,
+        weight: &values,
+        bias: vector(bias),
+        taps,
+        dilation,
+    };
+
+    let mut out = vec![0.0; rows * out_width];
+    let tiles = out.chunks_mut(TILE * out_width).enumerate();
+    if parallel::pieces(rows * values.len() / 8) == 1 {
+        tiles.for_each(|(tile, out)| conv.forward(tile * TILE, out));
+    } else {
+        out.par_chunks_mut(TILE * out_width)
+            .enumerate()
+            .for_each(|(tile, out)| conv.forward(tile * TILE, out));
+    }
+    tensor(out, &[rows, out_width])
+}
+
+struct Conv<'a> {
+    x: &'a View<'a>,
+    weight: &'a [f32],
+    bias: &'a [f32],
+    taps: usize,
+    dilation: usize,
+}
+
+impl Conv<'_> {
+    /// The output rows from `first` on, as many as `out` holds.
+    fn forward(&self, first: usize, out: &mut [f32]) {
+        let width = self.bias.len();
+        for row in out.chunks_exact_mut(width) {
+            row.copy_from_slice(self.bias);
+        }
+        let rows = out.len() / width;
+        let joined = self.dilation == 1 && self.x.row_stride == self.x.width;
+        let (steps, per_step) = if joined {
+            (1, self.taps)
+        } else {
+            (self.taps, 1)
+        };
+        let k = per_step * self.x.width;
+        for step in 0..steps {
+            let lhs = Rows {
+                data: self.x.from(first + step * self.dilation, 0),
+                rows,
+                stride: self.x.row_stride,
+            };
+            let rhs = &self.weight[step * self.x.width..];
+            let rhs = Rows {
+                data: rhs,
+                rows: width,
+                stride: self.taps * self.x.width,
+            };
+            multiply(
+                out,
+                width,
+                Product {
+                    lhs,
+                    rhs,
+                    k,
+                    scale: 1.0,
+                    output: Output::Add,
+                },
+            );
+        }
+    }
+}

@@ -1,0 +1,116 @@
+//! Activations, a row at a time.
+
+use burn_flex::FlexTensor;
+use pulp::{Simd, WithSimd};
+
+use super::math::{erf, mul_add, silu, sine_squared, vectorized};
+use super::parallel;
+use super::view::{View, tensor, vector, with_rows};
+
+/// Scalar operations that one transcendental function costs, for the choice of threads.
+const TRANSCENDENTAL: usize = 16;
+
+pub(super) fn swiglu(gate_up: &FlexTensor) -> FlexTensor {
+    let gate_up = with_rows(gate_up);
+    let view = View::new(&gate_up);
+    let width = view.width / 2;
+    let mut out = vec![0.0; view.rows * width];
+    let work = out.len() * TRANSCENDENTAL;
+    parallel::rows(&mut out, width, work, |row, out| {
+        swiglu_row(view.row(row, 0), out)
+    });
+    tensor(out, &[view.rows, width])
+}
+
+/// `silu(gate) * up` of one row that holds gate and up side by side.
+pub(super) fn swiglu_row(gate_up: &[f32], out: &mut [f32]) {
+    let (gate, up) = gate_up.split_at(out.len());
+    vectorized(SwiGlu { gate, up, out });
+}
+
+pub(super) fn gelu(x: FlexTensor) -> FlexTensor {
+    in_place(x, usize::MAX, |row| vectorized(Gelu { row }))
+}
+
+pub(super) fn snake(x: FlexTensor, alpha: &FlexTensor, inverse_beta: &FlexTensor) -> FlexTensor {
+    let (alpha, inverse_beta) = (vector(alpha), vector(inverse_beta));
+    in_place(x, alpha.len(), |row| {
+        vectorized(Snake {
+            row,
+            alpha,
+            inverse_beta,
+        })
+    })
+}
+
+/// Applies `f` to every row of at most `width` elements, writing over `x` when nobody else holds it.
+fn in_place(x: FlexTensor, width: usize, f: impl Fn(&mut [f32]) + Sync) -> FlexTensor {
+    let full = x.bytes().len() == x.layout().num_elements() * size_of::<f32>();
+    let mut x = if x.is_contiguous() && full {
+        x
+    } else {
+        x.to_contiguous()
+    };
+    let data = x.storage_mut::<f32>();
+    let work = data.len() * TRANSCENDENTAL;
+    let width = if width == usize::MAX {
+        data.len().div_ceil(parallel::pieces(work)).max(1)
+    } else {
+        width
+    };
+    let whole = data.len() / width * width;
+    let (rows, rest) = data.split_at_mut(whole);
+    parallel::rows(rows, width, work, |_, row| f(row));
+    f(rest);
+    x
+}
+
+struct SwiGlu<'a> {
+    gate: &'a [f32],
+    up: &'a [f32],
+    out: &'a mut [f32],
+}
+
+impl WithSimd for SwiGlu<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, _: S) {
+        for ((out, gate), up) in self.out.iter_mut().zip(self.gate).zip(self.up) {
+            *out = silu::<S>(*gate) * up;
+        }
+    }
+}
+
+struct Gelu<'a> {
+    row: &'a mut [f32],
+}
+
+impl WithSimd for Gelu<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, _: S) {
+        for x in self.row {
+            *x = 0.5 * *x * (1.0 + erf::<S>(*x * core::f32::consts::FRAC_1_SQRT_2));
+        }
+    }
+}
+
+struct Snake<'a> {
+    row: &'a mut [f32],
+    alpha: &'a [f32],
+    inverse_beta: &'a [f32],
+}
+
+impl WithSimd for Snake<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, _: S) {
+        for ((x, alpha), inverse_beta) in self.row.iter_mut().zip(self.alpha).zip(self.inverse_beta)
+        {
+            *x = mul_add::<S>(sine_squared::<S>(alpha * *x), *inverse_beta, *x);
+        }
+    }
+}

@@ -1,0 +1,202 @@
+//! `x * weight^T`: a dot-product kernel for a few rows, a gemm over panels of the weight for many.
+
+use burn_flex::FlexTensor;
+use half::{bf16, f16};
+use pulp::{Simd, WithSimd};
+use rayon::prelude::*;
+
+use super::gemm::{Output, Product, Rows, multiply};
+use super::math::{mul_add, vectorized};
+use super::norm::fold;
+use super::parallel;
+use super::view::{Stored, View, tensor, vector, with_rows};
+
+/// Up to this many rows the weight is read once and multiplied on the fly.
+const FEW_ROWS: usize = 4;
+/// Weight rows that are converted to f32 and multiplied at a time (192 KB at K = 768).
+const PANEL: usize = 64;
+
+pub(super) fn linear(x: &FlexTensor, weight: &FlexTensor, bias: Option<&FlexTensor>) -> FlexTensor {
+    let x = with_rows(x);
+    let x = View::new(&x);
+    let shape = weight.layout().shape();
+    let (out_width, k) = (shape[0], shape[1]);
+    assert_eq!(
+        x.width, k,
+        "linear: the input has another width than the weight"
+    );
+    let rows = Rows {
+        data: x.from(0, 0),
+        rows: x.rows,
+        stride: x.row_stride,
+    };
+    let mut out = vec![0.0; x.rows * out_width];
+    matmul(&mut out, rows, Stored::new(weight), k);
+    if let Some(bias) = bias {
+        let bias = vector(bias);
+        for row in out.chunks_exact_mut(out_width) {
+            row.iter_mut().zip(bias).for_each(|(y, b)| *y += b);
+        }
+    }
+    tensor(out, &[x.rows, out_width])
+}
+
+/// `out = x * weight^T`, on several threads when it is worth it. `out` is `[x.rows, weight.len() / k]`.
+pub(super) fn matmul(out: &mut [f32], x: Rows<'_>, weight: Stored<'_>, k: usize) {
+    if x.rows == 0 || out.is_empty() {
+        return;
+    }
+    let width = out.len() / x.rows;
+    let pieces = parallel::pieces(x.rows * width * k / 4);
+    if pieces == 1 {
+        return matmul_panel(out, width, x, weight, k);
+    }
+    // Columns of the output go to different threads, so each thread fills a buffer of its own.
+    let per_piece = width.div_ceil(pieces).next_multiple_of(16);
+    let parts: Vec<(usize, Vec<f32>)> = (0..width.div_ceil(per_piece))
+        .into_par_iter()
+        .map(|piece| {
+            let (start, end) = (piece * per_piece, ((piece + 1) * per_piece).min(width));
+            let mut part = vec![0.0; x.rows * (end - start)];
+            matmul_panel(
+                &mut part,
+                end - start,
+                x,
+                weight.part(start * k, end * k),
+                k,
+            );
+            (start, part)
+        })
+        .collect();
+    for (start, part) in parts {
+        let columns = part.len() / x.rows;
+        for (row, part) in out.chunks_exact_mut(width).zip(part.chunks_exact(columns)) {
+            row[start..start + columns].copy_from_slice(part);
+        }
+    }
+}
+
+/// The same on one thread.
+pub(super) fn matmul_panel(
+    out: &mut [f32],
+    width: usize,
+    x: Rows<'_>,
+    weight: Stored<'_>,
+    k: usize,
+) {
+    if x.rows <= FEW_ROWS {
+        for row in 0..x.rows {
+            let x = &x.data[row * x.stride..row * x.stride + k];
+            dots(x, weight, &mut out[row * width..(row + 1) * width]);
+        }
+        return;
+    }
+    let product = |rhs: &[f32], rows: usize, out: &mut [f32]| {
+        let rhs = Rows {
+            data: rhs,
+            rows,
+            stride: k,
+        };
+        multiply(
+            out,
+            width,
+            Product {
+                lhs: x,
+                rhs,
+                k,
+                scale: 1.0,
+                output: Output::Overwrite,
+            },
+        );
+    };
+    if let Stored::F32(weight) = weight {
+        return product(weight, width, out);
+    }
+    let mut panel = Vec::with_capacity(PANEL * k);
+    for start in (0..width).step_by(PANEL) {
+        let end = (start + PANEL).min(width);
+        panel.clear();
+        widen(weight.part(start * k, end * k), &mut panel);
+        product(&panel, end - start, &mut out[start..]);
+    }
+}
+
+/// Appends the weights as f32.
+pub(super) fn widen(weight: Stored<'_>, out: &mut Vec<f32>) {
+    match weight {
+        Stored::F32(x) => out.extend_from_slice(x),
+        Stored::BF16(x) => out.extend(x.iter().map(|x| x.value())),
+        Stored::F16(x) => out.extend(x.iter().map(|x| x.value())),
+    }
+}
+
+/// `out[j] = x . weight[j]`.
+fn dots(x: &[f32], weight: Stored<'_>, out: &mut [f32]) {
+    match weight {
+        Stored::F32(weight) => vectorized(Dots { x, weight, out }),
+        Stored::BF16(weight) => vectorized(Dots { x, weight, out }),
+        Stored::F16(weight) => vectorized(Dots { x, weight, out }),
+    }
+}
+
+/// A stored weight as f32.
+trait Value: Copy {
+    fn value(self) -> f32;
+}
+
+impl Value for f32 {
+    #[inline(always)]
+    fn value(self) -> f32 {
+        self
+    }
+}
+
+impl Value for bf16 {
+    #[inline(always)]
+    fn value(self) -> f32 {
+        f32::from_bits(u32::from(self.to_bits()) << 16)
+    }
+}
+
+impl Value for f16 {
+    #[inline(always)]
+    fn value(self) -> f32 {
+        self.to_f32()
+    }
+}
+
+struct Dots<'a, W> {
+    x: &'a [f32],
+    weight: &'a [W],
+    out: &'a mut [f32],
+}
+
+impl<W: Value> WithSimd for Dots<'_, W> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, _: S) {
+        let (x, x_rest) = self.x.as_chunks::<64>();
+        for (out, weight) in self
+            .out
+            .iter_mut()
+            .zip(self.weight.chunks_exact(self.x.len()))
+        {
+            let (weight, weight_rest) = weight.as_chunks::<64>();
+            let mut lanes = [0.0; 64];
+            for (x, weight) in x.iter().zip(weight) {
+                for i in 0..64 {
+                    lanes[i] = mul_add::<S>(x[i], weight[i].value(), lanes[i]);
+                }
+            }
+            for (lane, (x, weight)) in lanes.iter_mut().zip(x_rest.iter().zip(weight_rest)) {
+                *lane = mul_add::<S>(*x, weight.value(), *lane);
+            }
+            let mut folded = [0.0; 16];
+            for i in 0..16 {
+                folded[i] = (lanes[i] + lanes[i + 16]) + (lanes[i + 32] + lanes[i + 48]);
+            }
+            *out = fold(folded);
+        }
+    }
+}

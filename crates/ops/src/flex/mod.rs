@@ -1,0 +1,71 @@
+//! The operations on the CPU: f32 activations, weights in the dtype they are stored in.
+//!
+//! Every result element is one serial reduction in a fixed order, so the thread count never changes a bit.
+
+mod attention;
+mod conv;
+mod elementwise;
+mod experts;
+mod gemm;
+mod linear;
+mod math;
+mod norm;
+mod parallel;
+mod view;
+
+use burn::backend::tensor::{FloatTensor, IntTensor};
+use burn_flex::Flex;
+
+use crate::{AttentionSpec, OmniOps};
+
+type F = FloatTensor<Flex>;
+
+impl OmniOps for Flex {
+    fn linear(x: F, weight: F) -> F {
+        linear::linear(&x, &weight, None)
+    }
+
+    fn linear_bias(x: F, weight: F, bias: F) -> F {
+        linear::linear(&x, &weight, Some(&bias))
+    }
+
+    fn rms_norm(x: F, weight: F, eps: f64) -> F {
+        norm::rms_norm(&x, &weight, eps)
+    }
+
+    fn layer_norm(x: F, weight: F, bias: F, eps: f64) -> F {
+        norm::layer_norm(&x, &weight, &bias, eps)
+    }
+
+    fn rope(x: F, cos: F, sin: F) -> F {
+        norm::rope(&x, &cos, &sin)
+    }
+
+    fn attention(q: F, k: F, v: F, spec: AttentionSpec) -> F {
+        attention::attention(&q, &k, &v, &spec)
+    }
+
+    fn swiglu(gate_up: F) -> F {
+        elementwise::swiglu(&gate_up)
+    }
+
+    fn gelu(x: F) -> F {
+        elementwise::gelu(x)
+    }
+
+    fn snake(x: F, alpha: F, inverse_beta: F) -> F {
+        elementwise::snake(x, &alpha, &inverse_beta)
+    }
+
+    fn route(logits: F, top_k: usize, normalize: bool) -> (IntTensor<Flex>, F) {
+        experts::route(&logits, top_k, normalize)
+    }
+
+    fn experts(x: F, ids: IntTensor<Flex>, weights: F, gate_up: F, down: F) -> F {
+        experts::experts(&x, &ids, &weights, [&gate_up, &down])
+    }
+
+    fn causal_conv1d(x: F, weight: F, bias: F, dilation: usize) -> F {
+        conv::causal_conv1d(&x, &weight, &bias, dilation)
+    }
+}

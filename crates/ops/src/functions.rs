@@ -1,0 +1,162 @@
+//! The operations as model code calls them.
+
+use burn::backend::Dispatch;
+use burn::tensor::{Int, Tensor};
+
+use crate::{AttentionSpec, OmniOps};
+
+/// The experts chosen for each row, best first.
+#[derive(Debug, Clone)]
+pub struct Routes {
+    /// Expert numbers, `[rows, top_k]`.
+    pub ids: Tensor<2, Int>,
+    /// Factors on the experts' outputs, `[rows, top_k]`.
+    pub weights: Tensor<2>,
+}
+
+/// `x * weight^T + bias`.
+///
+/// # Shapes
+/// - x: `[rows, in]`
+/// - weight: `[out, in]`, in the dtype it is stored in
+/// - bias: `[out]`
+/// - output: `[rows, out]`
+pub fn linear(x: Tensor<2>, weight: Tensor<2>, bias: Option<Tensor<1>>) -> Tensor<2> {
+    let (x, weight) = (x.into_dispatch(), weight.into_dispatch());
+    Tensor::from_dispatch(match bias {
+        Some(bias) => Dispatch::linear_bias(x, weight, bias.into_dispatch()),
+        None => Dispatch::linear(x, weight),
+    })
+}
+
+/// Root-mean-square norm of the last axis: `x / sqrt(mean(x^2) + eps) * weight`.
+///
+/// # Shapes
+/// - x, output: `[rows, heads, width]`
+/// - weight: `[width]`
+pub fn rms_norm(x: Tensor<3>, weight: Tensor<1>, eps: f64) -> Tensor<3> {
+    Tensor::from_dispatch(Dispatch::rms_norm(
+        x.into_dispatch(),
+        weight.into_dispatch(),
+        eps,
+    ))
+}
+
+/// Layer norm of the last axis, with the biased variance.
+///
+/// # Shapes
+/// - x, output: `[rows, heads, width]`
+/// - weight, bias: `[width]`
+pub fn layer_norm(x: Tensor<3>, weight: Tensor<1>, bias: Tensor<1>, eps: f64) -> Tensor<3> {
+    Tensor::from_dispatch(Dispatch::layer_norm(
+        x.into_dispatch(),
+        weight.into_dispatch(),
+        bias.into_dispatch(),
+        eps,
+    ))
+}
+
+/// Rotary embedding of pairs `(j, j + head_dim / 2)`.
+///
+/// # Shapes
+/// - x, output: `[rows, heads, head_dim]`
+/// - cos, sin: `[rows, head_dim / 2]`
+pub fn rope(x: Tensor<3>, cos: Tensor<2>, sin: Tensor<2>) -> Tensor<3> {
+    Tensor::from_dispatch(Dispatch::rope(
+        x.into_dispatch(),
+        cos.into_dispatch(),
+        sin.into_dispatch(),
+    ))
+}
+
+/// Softmax attention with grouped heads: query head `h` reads key head `h / (heads / kv_heads)`.
+///
+/// # Shapes
+/// - q, output: `[rows, heads, head_dim]`
+/// - k, v: `[keys, kv_heads, head_dim]`; keys that no query sees are not read
+pub fn attention(q: Tensor<3>, k: Tensor<3>, v: Tensor<3>, spec: AttentionSpec) -> Tensor<3> {
+    Tensor::from_dispatch(Dispatch::attention(
+        q.into_dispatch(),
+        k.into_dispatch(),
+        v.into_dispatch(),
+        spec,
+    ))
+}
+
+/// `silu(gate) * up` of rows that hold gate and up side by side.
+///
+/// # Shapes
+/// - gate_up: `[rows, 2 * width]`
+/// - output: `[rows, width]`
+pub fn swiglu(gate_up: Tensor<2>) -> Tensor<2> {
+    Tensor::from_dispatch(Dispatch::swiglu(gate_up.into_dispatch()))
+}
+
+/// Exact GELU, `x * (1 + erf(x / sqrt(2))) / 2`, of any shape.
+pub fn gelu<const D: usize>(x: Tensor<D>) -> Tensor<D> {
+    Tensor::from_dispatch(Dispatch::gelu(x.into_dispatch()))
+}
+
+/// SnakeBeta: `x + sin(alpha * x)^2 * inverse_beta`, a channel a column.
+///
+/// # Shapes
+/// - x, output: `[rows, channels]`
+/// - alpha, inverse_beta: `[channels]`, both already out of their log scale
+pub fn snake(x: Tensor<2>, alpha: Tensor<1>, inverse_beta: Tensor<1>) -> Tensor<2> {
+    Tensor::from_dispatch(Dispatch::snake(
+        x.into_dispatch(),
+        alpha.into_dispatch(),
+        inverse_beta.into_dispatch(),
+    ))
+}
+
+/// Chooses the experts of each row: softmax over all experts in f32, the `top_k` largest, divided by their sum when
+/// `normalize` is set (`norm_topk_prob`).
+///
+/// # Shapes
+/// - logits: `[rows, experts]`
+pub fn route(logits: Tensor<2>, top_k: usize, normalize: bool) -> Routes {
+    let (ids, weights) = Dispatch::route(logits.into_dispatch(), top_k, normalize);
+    Routes {
+        ids: Tensor::from_dispatch(ids),
+        weights: Tensor::from_dispatch(weights),
+    }
+}
+
+/// The weighted sum over each row's experts of `down(silu(gate x) * up x)`.
+///
+/// # Shapes
+/// - x, output: `[rows, hidden]`
+/// - gate_up: `[experts, 2 * intermediate, hidden]`, gate rows first
+/// - down: `[experts, hidden, intermediate]`
+pub fn experts(x: Tensor<2>, routes: Routes, gate_up: Tensor<3>, down: Tensor<3>) -> Tensor<2> {
+    Tensor::from_dispatch(Dispatch::experts(
+        x.into_dispatch(),
+        routes.ids.into_dispatch(),
+        routes.weights.into_dispatch(),
+        gate_up.into_dispatch(),
+        down.into_dispatch(),
+    ))
+}
+
+/// Convolution in time over rows that begin with their history: output row `t` sees the input rows
+/// `t, t + dilation, …, t + (taps - 1) * dilation`, the last of which is its own time.
+///
+/// # Shapes
+/// - x: `[(taps - 1) * dilation + rows, in]`
+/// - weight: `[out, taps * in]`, taps outermost, oldest first
+/// - bias: `[out]`
+/// - output: `[rows, out]`
+pub fn causal_conv1d(
+    x: Tensor<2>,
+    weight: Tensor<2>,
+    bias: Tensor<1>,
+    dilation: usize,
+) -> Tensor<2> {
+    Tensor::from_dispatch(Dispatch::causal_conv1d(
+        x.into_dispatch(),
+        weight.into_dispatch(),
+        bias.into_dispatch(),
+        dilation,
+    ))
+}

@@ -1,0 +1,40 @@
+//! The operations that Burn lacks, as one extension trait over Burn's `Backend`.
+//!
+//! Model code calls the free functions below; which implementation runs is a property of the tensors' device.
+//! Each operation has a plain-tensor version in [`reference`] that is its oracle in the tests and the path of every
+//! backend without an implementation of its own. This crate is the only library crate that names a backend.
+//!
+//! Activations are rows: `[rows, width]`, one row a token, frame, patch or time step. Weights keep the dtype they are
+//! stored in; sums are formed in f32.
+//!
+//! | operation | shapes | CPU (`Flex`) | GPU (`CubeBackend`) |
+//! |---|---|---|---|
+//! | [`linear`] | `[rows, in] x [out, in] -> [rows, out]` | gemv, panel gemm | reference |
+//! | [`rms_norm`], [`layer_norm`] | `[rows, heads, width]` | row kernel | reference |
+//! | [`rope`] | `[rows, heads, head_dim]` | row kernel | reference |
+//! | [`attention`] | `[rows, heads, head_dim] x [keys, kv_heads, head_dim]` | blocked gemm, grouped heads | reference |
+//! | [`swiglu`], [`gelu`], [`snake`] | `[rows, width]` | row kernel | reference |
+//! | [`route`], [`experts`] | `[rows, experts]`, `[rows, hidden]` | only the rows routed to an expert | reference |
+//! | [`causal_conv1d`] | `[history + rows, in] x [out, taps * in]` | gemm over overlapping rows | reference |
+
+mod attention;
+#[cfg_attr(
+    not(any(feature = "flex", feature = "cube")),
+    expect(
+        unused_variables,
+        reason = "without a backend there is nobody to pass them to"
+    )
+)]
+mod backend;
+mod functions;
+pub mod reference;
+
+#[cfg(feature = "flex")]
+mod flex;
+
+pub use attention::{AttentionSpec, Mask};
+pub use backend::OmniOps;
+pub use functions::{
+    Routes, attention, causal_conv1d, experts, gelu, layer_norm, linear, rms_norm, rope, route,
+    snake, swiglu,
+};

@@ -1,0 +1,175 @@
+//! Every operation on plain tensors: the oracle of the tests, and the path of backends without their own.
+
+use burn::tensor::{DType, Int, Tensor, TensorData, activation, s};
+
+use crate::{AttentionSpec, Mask, Routes};
+
+/// See [`crate::linear`].
+pub fn linear(x: Tensor<2>, weight: Tensor<2>, bias: Option<Tensor<1>>) -> Tensor<2> {
+    let dtype = x.dtype();
+    let y = x.matmul(weight.cast(dtype).transpose());
+    match bias {
+        Some(bias) => y + bias.cast(dtype).unsqueeze(),
+        None => y,
+    }
+}
+
+/// See [`crate::rms_norm`].
+pub fn rms_norm(x: Tensor<3>, weight: Tensor<1>, eps: f64) -> Tensor<3> {
+    let dtype = x.dtype();
+    let x = x.cast(DType::F32);
+    let mean = x.clone().square().mean_dim(2);
+    (x / (mean + eps).sqrt()).cast(dtype) * weight.cast(dtype).unsqueeze()
+}
+
+/// See [`crate::layer_norm`].
+pub fn layer_norm(x: Tensor<3>, weight: Tensor<1>, bias: Tensor<1>, eps: f64) -> Tensor<3> {
+    let dtype = x.dtype();
+    let x = x.cast(DType::F32);
+    let x = x.clone() - x.mean_dim(2);
+    let variance = x.clone().square().mean_dim(2);
+    (x / (variance + eps).sqrt()).cast(dtype) * weight.cast(dtype).unsqueeze()
+        + bias.cast(dtype).unsqueeze()
+}
+
+/// See [`crate::rope`].
+pub fn rope(x: Tensor<3>, cos: Tensor<2>, sin: Tensor<2>) -> Tensor<3> {
+    let [_, _, head_dim] = x.dims();
+    let half = head_dim / 2;
+    let (cos, sin) = (cos.unsqueeze_dim::<3>(1), sin.unsqueeze_dim::<3>(1)); // [rows, 1, half]
+    let a = x.clone().slice(s![.., .., 0..half]);
+    let b = x.slice(s![.., .., half..]);
+    let first = a.clone() * cos.clone() - b.clone() * sin.clone();
+    Tensor::cat(vec![first, b * cos + a * sin], 2)
+}
+
+/// See [`crate::attention`].
+pub fn attention(q: Tensor<3>, k: Tensor<3>, v: Tensor<3>, spec: &AttentionSpec) -> Tensor<3> {
+    let [rows, heads, head_dim] = q.dims();
+    let [_, kv_heads, _] = k.dims();
+    let visible = visible(&spec.mask, rows);
+    let keys = visible.iter().map(|(_, end)| *end).max().unwrap_or(0);
+    // [keys, kv_heads, head_dim] -> [heads, keys, head_dim]
+    let spread = |x: Tensor<3>| {
+        let x = x
+            .slice(s![0..keys, .., ..])
+            .swap_dims(0, 1)
+            .unsqueeze_dim::<4>(1);
+        x.repeat_dim(1, heads / kv_heads)
+            .reshape([heads, keys, head_dim])
+    };
+    let mask: Vec<f32> = visible
+        .iter()
+        .flat_map(|&(start, end)| {
+            (0..keys).map(move |j| {
+                if j < start || j >= end {
+                    f32::NEG_INFINITY
+                } else {
+                    0.0
+                }
+            })
+        })
+        .collect();
+    let mask = Tensor::<2>::from_data(TensorData::new(mask, [rows, keys]), &q.device());
+    let scores = q.swap_dims(0, 1).matmul(spread(k).swap_dims(1, 2)) * spec.scale; // [heads, rows, keys]
+    let dtype = scores.dtype();
+    let weights = activation::softmax(scores.cast(DType::F32) + mask.unsqueeze(), 2).cast(dtype);
+    weights.matmul(spread(v)).swap_dims(0, 1)
+}
+
+/// The keys `start..end` that each query row sees.
+pub(crate) fn visible(mask: &Mask, rows: usize) -> Vec<(usize, usize)> {
+    match mask {
+        Mask::Causal { first, window } => (0..rows)
+            .map(|i| {
+                let end = first + i + 1;
+                (window.map_or(0, |w| end.saturating_sub(w)), end)
+            })
+            .collect(),
+        Mask::Segments(lengths) => {
+            let mut start = 0;
+            let mut out = Vec::with_capacity(rows);
+            for length in lengths {
+                out.extend(std::iter::repeat_n((start, start + length), *length));
+                start += length;
+            }
+            out
+        }
+    }
+}
+
+/// See [`crate::swiglu`].
+pub fn swiglu(gate_up: Tensor<2>) -> Tensor<2> {
+    let [_, width] = gate_up.dims();
+    let gate = gate_up.clone().slice(s![.., 0..width / 2]);
+    activation::silu(gate) * gate_up.slice(s![.., width / 2..])
+}
+
+/// See [`crate::gelu`].
+pub fn gelu(x: Tensor<1>) -> Tensor<1> {
+    activation::gelu(x)
+}
+
+/// See [`crate::snake`].
+pub fn snake(x: Tensor<2>, alpha: Tensor<1>, inverse_beta: Tensor<1>) -> Tensor<2> {
+    let sine = (x.clone() * alpha.unsqueeze()).sin();
+    x + sine.square() * inverse_beta.unsqueeze()
+}
+
+/// See [`crate::route`].
+pub fn route(logits: Tensor<2>, top_k: usize, normalize: bool) -> Routes {
+    let dtype = logits.dtype();
+    let scores = activation::softmax(logits.cast(DType::F32), 1);
+    let (weights, ids) = scores.topk_with_indices(top_k, 1);
+    let weights = if normalize {
+        weights.clone() / weights.sum_dim(1)
+    } else {
+        weights
+    };
+    Routes {
+        ids,
+        weights: weights.cast(dtype),
+    }
+}
+
+/// See [`crate::experts`]. Every expert sees every row; rows that did not choose it get the factor 0.
+pub fn experts(x: Tensor<2>, routes: Routes, gate_up: Tensor<3>, down: Tensor<3>) -> Tensor<2> {
+    let [experts, _, _] = gate_up.dims();
+    let mut out = x.zeros_like();
+    for expert in 0..experts {
+        let chosen: Tensor<2, Int> = routes.ids.clone().equal_elem(expert as i64).int();
+        let factor = (routes.weights.clone() * chosen.float()).sum_dim(1); // [rows, 1]
+        let hidden = linear(
+            x.clone(),
+            gate_up.clone().slice(s![expert, .., ..]).squeeze_dim(0),
+            None,
+        );
+        out = out
+            + linear(
+                swiglu(hidden),
+                down.clone().slice(s![expert, .., ..]).squeeze_dim(0),
+                None,
+            ) * factor;
+    }
+    out
+}
+
+/// See [`crate::causal_conv1d`].
+pub fn causal_conv1d(
+    x: Tensor<2>,
+    weight: Tensor<2>,
+    bias: Tensor<1>,
+    dilation: usize,
+) -> Tensor<2> {
+    let [length, width] = x.dims();
+    let [_, columns] = weight.dims();
+    let taps = columns / width;
+    let rows = length - (taps - 1) * dilation;
+    let seen = (0..taps)
+        .map(|tap| {
+            x.clone()
+                .slice(s![tap * dilation..tap * dilation + rows, ..])
+        })
+        .collect();
+    linear(Tensor::cat(seen, 1), weight, Some(bias))
+}

@@ -1,0 +1,21 @@
+//! Checkpoints, stored formats and the weights that a model multiplies with.
+//!
+//! - [`checkpoint`]: the files, memory-mapped and validated; names, dtypes and bytes.
+//! - [`Weights`]: a place in a checkpoint's name tree, from which modules take their tensors.
+//! - [`Linear`], [`Experts`], [`Embedding`]: the weights themselves. How a matrix is stored is a variant inside them, so
+//!   a quantized model is the same model.
+
+pub mod checkpoint;
+
+mod embedding;
+mod experts;
+mod linear;
+mod load;
+mod raw;
+mod weights;
+
+pub use embedding::Embedding;
+pub use experts::Experts;
+pub use linear::{Bias, Linear, Weight};
+pub use load::{LoadError, LoadOptions, load};
+pub use weights::Weights;

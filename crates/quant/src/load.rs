@@ -1,0 +1,208 @@
+//! Loading a component: first every name and shape is checked, then the bytes are read.
+
+use std::cell::RefCell;
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
+
+use burn::tensor::{DType, Device};
+
+use crate::Weights;
+use crate::checkpoint::{CheckpointError, Component, RawTensor, TensorSet};
+
+/// Where tensors go, and in which form.
+#[derive(Clone, Copy)]
+pub struct LoadOptions<'a> {
+    /// The device that runs the component.
+    pub device: &'a Device,
+    /// Dtype of activations, and of the vectors (norms, biases) that meet them.
+    pub dtype: DType,
+    /// Called with the number of bytes that were just read.
+    pub progress: &'a dyn Fn(u64),
+}
+
+/// The tensors of a component are not those of its config.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum LoadError {
+    /// A tensor cannot be used.
+    #[error(transparent)]
+    Tensor(#[from] CheckpointError),
+    /// Names are missing, or nobody asked for them.
+    #[error("{}", describe(.dir, .component, .missing, .unexpected))]
+    Names {
+        /// The checkpoint folder.
+        dir: PathBuf,
+        /// The component whose names these are.
+        component: Component,
+        /// Local names that the config asks for.
+        missing: Vec<String>,
+        /// Local names that no module reads.
+        unexpected: Vec<String>,
+        /// A name in the checkpoint that resembles the first missing one.
+        nearest: Option<String>,
+    },
+}
+
+impl LoadError {
+    /// What the user can do about it, in one line.
+    #[must_use]
+    pub fn hint(&self) -> Option<String> {
+        match self {
+            Self::Tensor(error) => error.hint(),
+            Self::Names {
+                nearest: Some(nearest),
+                ..
+            } => Some(format!("the closest name in the checkpoint is `{nearest}`")),
+            Self::Names { .. } => {
+                Some("config.json and the weights must be of the same model".into())
+            }
+        }
+    }
+}
+
+fn describe(
+    dir: &std::path::Path,
+    component: &Component,
+    missing: &[String],
+    unexpected: &[String],
+) -> String {
+    let list = |what: &str, names: &[String]| {
+        const SHOWN: usize = 3;
+        let shown: Vec<String> = names
+            .iter()
+            .take(SHOWN)
+            .map(|name| format!("`{name}`"))
+            .collect();
+        let more = names.len().saturating_sub(SHOWN);
+        let more = if more > 0 {
+            format!(" and {more} more")
+        } else {
+            String::new()
+        };
+        let plural = if names.len() == 1 {
+            "tensor"
+        } else {
+            "tensors"
+        };
+        format!(
+            "{} {what} {plural}: {}{more}",
+            names.len(),
+            shown.join(", ")
+        )
+    };
+    let mut parts = Vec::new();
+    if !missing.is_empty() {
+        parts.push(list("missing", missing));
+    }
+    if !unexpected.is_empty() {
+        parts.push(list("unexpected", unexpected));
+    }
+    format!(
+        "{}: {} has {}",
+        dir.display(),
+        component.name(),
+        parts.join("; ")
+    )
+}
+
+/// Loads a component with `build`, which is run twice: once to check the names and shapes it asks for, when it is given
+/// tensors without content, and once to read them.
+///
+/// # Errors
+/// When a tensor is missing, unexpected, of another shape or of a dtype that cannot be read; no weight is read then.
+pub fn load<T>(
+    tensors: &TensorSet,
+    options: LoadOptions<'_>,
+    build: impl Fn(&Weights<'_>) -> T,
+) -> Result<T, LoadError> {
+    let context = Context::new(tensors, options, Pass::Check);
+    build(&Weights::root(&context));
+    context.finish()?;
+    Ok(build(&Weights::root(&Context::new(
+        tensors,
+        options,
+        Pass::Read,
+    ))))
+}
+
+/// Which of the two passes this is.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Pass {
+    Check,
+    Read,
+}
+
+/// What all [`Weights`] of one pass share.
+pub(crate) struct Context<'a> {
+    tensors: &'a TensorSet,
+    pub(crate) options: LoadOptions<'a>,
+    pub(crate) pass: Pass,
+    used: RefCell<BTreeSet<String>>,
+    missing: RefCell<BTreeMap<String, CheckpointError>>,
+    first_error: RefCell<Option<CheckpointError>>,
+}
+
+impl<'a> Context<'a> {
+    fn new(tensors: &'a TensorSet, options: LoadOptions<'a>, pass: Pass) -> Self {
+        Self {
+            tensors,
+            options,
+            pass,
+            used: RefCell::default(),
+            missing: RefCell::default(),
+            first_error: RefCell::default(),
+        }
+    }
+
+    pub(crate) fn contains(&self, name: &str) -> bool {
+        self.tensors.contains(name)
+    }
+
+    /// The tensor `name` of this shape; when there is none the reason is noted and `None` returned.
+    pub(crate) fn take(&self, name: &str, shape: &[usize]) -> Option<RawTensor<'a>> {
+        self.used.borrow_mut().insert(name.to_owned());
+        let tensor = match self.tensors.require(name) {
+            Ok(tensor) => tensor,
+            Err(error) => {
+                self.missing.borrow_mut().insert(name.to_owned(), error);
+                return None;
+            }
+        };
+        match tensor.expect_shape(shape).and_then(crate::raw::readable) {
+            Ok(tensor) => Some(tensor),
+            Err(error) => {
+                self.first_error.borrow_mut().get_or_insert(error);
+                None
+            }
+        }
+    }
+
+    /// The verdict of the checking pass.
+    fn finish(self) -> Result<(), LoadError> {
+        if let Some(error) = self.first_error.into_inner() {
+            return Err(error.into());
+        }
+        let used = self.used.into_inner();
+        let missing = self.missing.into_inner();
+        let unexpected: Vec<String> = self
+            .tensors
+            .names()
+            .filter(|name| !used.contains(*name))
+            .map(str::to_owned)
+            .collect();
+        if missing.is_empty() && unexpected.is_empty() {
+            return Ok(());
+        }
+        let nearest = missing.values().find_map(|error| match error {
+            CheckpointError::MissingTensor { nearest, .. } => nearest.clone(),
+            _ => None,
+        });
+        Err(LoadError::Names {
+            dir: self.tensors.dir().into(),
+            component: self.tensors.component(),
+            missing: missing.into_keys().collect(),
+            unexpected,
+            nearest,
+        })
+    }
+}

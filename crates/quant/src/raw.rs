@@ -1,0 +1,77 @@
+//! Stored bytes to tensors.
+
+use burn::tensor::{Bytes, DType, Tensor, TensorData};
+use safetensors::Dtype;
+
+use crate::checkpoint::{CheckpointError, RawTensor};
+
+/// The tensor itself when its dtype is one that dense weights have.
+pub(crate) fn readable(tensor: RawTensor<'_>) -> Result<RawTensor<'_>, CheckpointError> {
+    match dtype(&tensor) {
+        Some(_) => Ok(tensor),
+        None => Err(CheckpointError::UnexpectedDtype {
+            file: tensor.file.into(),
+            tensor: tensor.name.into(),
+            expected: "BF16, F16 or F32",
+            found: tensor.dtype,
+        }),
+    }
+}
+
+fn dtype(tensor: &RawTensor<'_>) -> Option<DType> {
+    match tensor.dtype {
+        Dtype::BF16 => Some(DType::BF16),
+        Dtype::F16 => Some(DType::F16),
+        Dtype::F32 => Some(DType::F32),
+        _ => None,
+    }
+}
+
+/// The parts one after another in the dtype they are stored in, or in f32 when they differ.
+pub(crate) fn join(parts: &[RawTensor<'_>], shape: &[usize]) -> TensorData {
+    let stored = parts
+        .first()
+        .and_then(dtype)
+        .expect("the checking pass saw every part");
+    if parts.iter().any(|part| dtype(part) != Some(stored)) {
+        let values: Vec<f32> = parts.iter().flat_map(values).collect();
+        return TensorData::new(values, shape.to_vec());
+    }
+    let bytes = match stored {
+        // Collected as elements, so that the buffer has their alignment.
+        DType::F32 => Bytes::from_elems(collect::<u32>(parts)),
+        _ => Bytes::from_elems(collect::<u16>(parts)),
+    };
+    TensorData::from_bytes(bytes, shape.to_vec(), stored)
+}
+
+fn collect<E: bytemuck::Pod>(parts: &[RawTensor<'_>]) -> Vec<E> {
+    let total = parts.iter().map(|part| part.bytes.len()).sum::<usize>() / size_of::<E>();
+    let mut out = vec![E::zeroed(); total];
+    let mut rest: &mut [u8] = bytemuck::cast_slice_mut(&mut out);
+    for part in parts {
+        let (head, tail) = rest.split_at_mut(part.bytes.len());
+        head.copy_from_slice(part.bytes);
+        rest = tail;
+    }
+    out
+}
+
+/// The values of one part as f32.
+pub(crate) fn values(part: &RawTensor<'_>) -> Vec<f32> {
+    part.to_f32().expect("the checking pass saw the dtype")
+}
+
+/// A tensor on `device` in the dtype of `data`, or in `fallback` where the device has no such dtype.
+pub(crate) fn upload<const D: usize>(
+    data: TensorData,
+    device: &burn::tensor::Device,
+    fallback: DType,
+) -> Tensor<D> {
+    let dtype = if device.supports_dtype(data.dtype()) {
+        data.dtype()
+    } else {
+        fallback
+    };
+    Tensor::from_data(data, (device, dtype))
+}
