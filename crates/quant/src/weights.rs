@@ -2,7 +2,7 @@
 
 use std::fmt::Display;
 
-use burn::tensor::{Tensor, TensorData};
+use burn::tensor::{DType, Tensor, TensorData};
 
 use crate::checkpoint::RawTensor;
 use crate::load::{Context, Pass};
@@ -44,6 +44,12 @@ impl<'a> Weights<'a> {
     #[must_use]
     pub fn device(&self) -> &burn::tensor::Device {
         self.context.options.device
+    }
+
+    /// Dtype of activations.
+    #[must_use]
+    pub fn dtype(&self) -> DType {
+        self.context.options.dtype
     }
 
     /// A tensor in the dtype of activations: a norm's weight, a bias, a small table.

@@ -1,1 +1,44 @@
+//! Run Qwen3-Omni: text, audio, image and video in; text and speech out.
+//!
+//! A request becomes a prompt ([`burn_omni_model::processor`]), the thinker answers it a token at a time, the talker
+//! turns the answer's tokens into frames of codes, code2wav turns frames into samples. [`Engine::generate`] runs this on
+//! a thread of its own and gives an iterator of [`Event`]s; dropping the iterator ends the work within one step.
+//!
+//! ```no_run
+//! use burn_omni::{Content, Device, Engine, EngineConfig, Event, Request};
+//!
+//! let engine = Engine::load(EngineConfig::new("assets/omni-demo").device(Device::flex()))?;
+//! let request = Request::new().user([Content::text("What is three plus four?")]).speak("ethan");
+//! for event in engine.generate(request)? {
+//!     match event? {
+//!         Event::Text(delta) => print!("{delta}"),
+//!         Event::Audio(samples) => println!("{} samples at 24 kHz", samples.len()),
+//!         Event::Done(answer) => println!("{:?}", answer.usage),
+//!     }
+//! }
+//! # Ok::<(), burn_omni::Error>(())
+//! ```
 
+mod engine;
+mod error;
+mod event;
+mod memory;
+mod pipeline;
+mod request;
+pub mod sampler;
+mod speech;
+mod stream;
+mod wav;
+
+pub use burn::tensor::Device;
+pub use burn_omni_model::config::Config;
+pub use burn_omni_model::processor::media::Pcm;
+pub use burn_omni_model::processor::{Conversation, MediaInput, Message, Role};
+pub use engine::{Engine, EngineConfig, LoadProgress};
+pub use error::Error;
+pub use event::{Answer, Event, FinishReason, Speech, Timings, Usage};
+pub use memory::{ComponentMemory, MemoryPlan};
+pub use request::{Content, Request, SpeechRequest};
+pub use sampler::Sampling;
+pub use stream::Stream;
+pub use wav::{WavWriter, to_i16};

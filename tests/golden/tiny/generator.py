@@ -1,7 +1,7 @@
 """The untrained tiny checkpoint: its tensors, and the integer generator that draws their values.
 
-`generator.py --manifest` rewrites manifest.json from config.json; `generator.py DIR --tokenizer DEMO` writes a checkpoint
-folder whose tokenizer and chat template are copied from the demo model's folder DEMO.
+`generator.py --manifest` rewrites manifest.json from config.json; `generator.py DIR` writes a checkpoint folder whose tokenizer
+and chat template are copied from the demo model's.
 
 A value is bf16(offset / 4096 + (scale / 4096) * u), u = (k - 2^23) / 2^23, k = the top 24 bits of the tensor's next random
 word. Words: splitmix64, whose state starts at FNV-1a-64(tensor name) xor the seed. Product and sum are rounded to f32, then
@@ -195,7 +195,9 @@ def manifest():
         b = values(n, s, offset, scale, SEED).reshape(-1).astype(np.uint64)
         checksum += int(((np.arange(total + 1, total + 1 + b.size, dtype=np.uint64)) * b).sum(dtype=np.uint64))
         total += b.size
-    head = dict(seed=SEED, dtype="BF16", parameters=total, checksum=f"{checksum % 2**64:016x}", unit="1/4096",
+    # checksum: sum of (bits of value i) * (i + 1) over all values in file order, modulo 2^64.
+    example = {n: [f"{x:04x}" for x in values(n, s, o, c, SEED).reshape(-1)[:4]] for n, s, o, c in rows[:: len(rows) // 3]}
+    head = dict(seed=SEED, dtype="BF16", parameters=total, checksum=f"{checksum % 2**64:016x}", first_values=example, unit="1/4096",
                 columns=["name", "shape", "offset", "scale"])
     lines = ",\n".join("  " + json.dumps(r, separators=(",", ":")) for r in rows)
     (HERE / "manifest.json").write_text(json.dumps(head)[:-1] + ',\n "tensors": [\n' + lines + "\n]}\n")
@@ -219,13 +221,13 @@ def write(out, tokenizer):
     for name in OWN:
         shutil.copyfile(HERE / name, out / name)
     for name in COPIED:
-        shutil.copyfile(Path(tokenizer) / name, out / name)
+        shutil.copyfile(tokenizer / name, out / name)
 
 
 def main():
     a = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     a.add_argument("out", nargs="?", type=Path, help="checkpoint folder to write")
-    a.add_argument("--tokenizer", help="the demo model's folder")
+    a.add_argument("--tokenizer", type=Path, default=HERE.parents[2] / "assets/omni-demo", help="the demo model's folder")
     a.add_argument("--manifest", action="store_true", help="rewrite manifest.json")
     a = a.parse_args()
     if a.manifest:

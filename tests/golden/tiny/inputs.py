@@ -51,28 +51,28 @@ def draw(part):
     return make(**{k: v for k, v in part.items() if k != "type"})
 
 
-# The salt of a case (0 when it is not listed) is added to its media seeds and stands for {n} in its texts. search.py finds salts for which no routing
-# decision and no greedy choice of the case is close.
+# The salt of a case (0 when it is not listed) moves its media seeds and stands for {n} in its texts. search.py finds salts for
+# which no routing decision and no greedy choice of the case is close.
 SALTS = {
     "text-stop": 113, "audio-short": 19, "audio": 1, "audio-long": 17, "audio-two": 38, "image-two": 6, "video": 14,
     "video-odd": 4, "video-audio": 50, "video-image": 3, "image-audio": 11, "turns": 11,
 }
 
 
-def A(samples):
+def clip(samples):
     return dict(type="audio", samples=samples)
 
 
-def I(height, width):
+def picture(height, width):
     return dict(type="image", height=height, width=width)
 
 
-def V(frames, height, width):
+def film(frames, height, width):
     return dict(type="video", frames=frames, height=height, width=width)
 
 
-def T(text):
-    return dict(type="text", text=text)
+def text(words):
+    return dict(type="text", text=words)
 
 
 def user(*parts):
@@ -82,21 +82,21 @@ def user(*parts):
 # speak: the voice; fps: the processor's argument (1 when it is not given, so a grid step of 2 / 1 seconds); track: samples of
 # the video's own sound; stops: the salt was chosen so that both thinker and talker end by themselves, all others by length.
 CASES = {
-    "text": dict(messages=[user(T("What is {n} plus four, and what comes after it?"))], speak="ethan"),
-    "text-stop": dict(messages=[user(T("Say {n}."))], speak="aiden", stops=True),
-    "audio-short": dict(messages=[user(A(1600), T("Transcribe the audio."))]),
-    "audio": dict(messages=[user(A(112037), T("What is said?"))], speak="chelsie"),
-    "audio-long": dict(messages=[user(A(496000))]),
-    "audio-two": dict(messages=[user(A(8000), T("and"), A(144000), T("Same?"))]),
-    "image-two": dict(messages=[user(I(97, 131), I(230, 75), T("What do you see?"))], speak="aiden"),
-    "video": dict(messages=[user(V(4, 80, 112), T("What moves?"))]),
-    "video-odd": dict(messages=[user(T("Look."), V(3, 352, 400), T("And?"))], fps=1.5, speak="ethan"),
-    "video-audio": dict(messages=[user(V(4, 90, 64), T("Hear?"))], fps=2.0, track=48000, speak="ethan"),
-    "video-image": dict(messages=[user(V(2, 96, 96), I(64, 64), T("Both?"))]),
-    "image-audio": dict(messages=[user(I(64, 96), A(16000), T("What shape is it?"))], speak="ethan"),
+    "text": dict(messages=[user(text("What is {n} plus four, and what comes after it?"))], speak="ethan"),
+    "text-stop": dict(messages=[user(text("Say {n}."))], speak="aiden", stops=True),
+    "audio-short": dict(messages=[user(clip(1600), text("Transcribe the audio."))]),
+    "audio": dict(messages=[user(clip(112037), text("What is said?"))], speak="chelsie"),
+    "audio-long": dict(messages=[user(clip(496000))]),
+    "audio-two": dict(messages=[user(clip(8000), text("and"), clip(144000), text("Same?"))]),
+    "image-two": dict(messages=[user(picture(97, 131), picture(230, 75), text("What do you see?"))], speak="aiden"),
+    "video": dict(messages=[user(film(4, 80, 112), text("What moves?"))]),
+    "video-odd": dict(messages=[user(text("Look."), film(3, 352, 400), text("And?"))], fps=1.5, speak="ethan"),
+    "video-audio": dict(messages=[user(film(4, 90, 64), text("Hear?"))], fps=2.0, track=48000, speak="ethan"),
+    "video-image": dict(messages=[user(film(2, 96, 96), picture(64, 64), text("Both?"))]),
+    "image-audio": dict(messages=[user(picture(64, 96), clip(16000), text("What shape is it?"))], speak="ethan"),
     "turns": dict(messages=[
-        dict(role="system", content="You are a tiny omni model."), user(I(70, 70), A(4800), T("What is this?")),
-        dict(role="assistant", content="a red square."), user(A(8000), T("And {n}?"))], speak="chelsie"),
+        dict(role="system", content="You are a tiny omni model."), user(picture(70, 70), clip(4800), text("What is this?")),
+        dict(role="assistant", content="a red square."), user(clip(8000), text("And {n}?"))], speak="chelsie"),
 }
 
 

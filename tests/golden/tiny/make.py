@@ -99,6 +99,16 @@ def one(ref, name, tensors):
     return dict(c, **facts, **media, rows=rows, margins={k: round(v, 5) for k, v in margins.items()})
 
 
+def media_check():
+    """Drawn media to compare with: the first values, and the sum of value i * (i + 1) over all of them (rows, columns, colours)."""
+    out = []
+    for part in (dict(type="audio", samples=4000, seed=7), dict(type="image", height=40, width=50, seed=8),
+                 dict(type="video", frames=2, height=20, width=30, seed=9)):
+        x = inputs.draw(part).astype(int).reshape(-1)
+        out.append(dict(part, first=x[:8].tolist(), checksum=int((x * range(1, x.size + 1)).sum())))
+    return out
+
+
 def write_json(path, head, cases):
     """One field a line, so that a change can be read."""
     body = []
@@ -121,7 +131,7 @@ def main():
     tensors.update(out)
     manifest = json.loads((HERE / "manifest.json").read_text())
     head = dict(versions=dict(torch=torch.__version__.split("+")[0], transformers=transformers.__version__), checksum=manifest["checksum"],
-                max_new_tokens=NEW_TOKENS, max_frames=FRAMES, talker_repetition_penalty=PENALTY, margin=MARGIN)
+                max_new_tokens=NEW_TOKENS, max_frames=FRAMES, talker_repetition_penalty=PENALTY, margin=MARGIN, media=media_check())
     write_json(HERE / "golden.json", head, cases)
     tensors = {k: (v if v.dtype in (torch.float32, torch.uint8) else v.to(torch.int32)).contiguous() for k, v in tensors.items()}
     (HERE / "golden.safetensors").write_bytes(save(tensors))

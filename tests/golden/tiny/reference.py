@@ -87,13 +87,15 @@ class Taps:
 class Reference:
     def __init__(self, path):
         torch.set_num_threads(1)
-        self.m = Qwen3OmniMoeForConditionalGeneration.from_pretrained(path, dtype=torch.float32, attn_implementation="eager").eval()
-        self.m.set_experts_implementation("eager")
+        self.m, report = Qwen3OmniMoeForConditionalGeneration.from_pretrained(
+            path, dtype=torch.float32, attn_implementation="eager", output_loading_info=True)
+        assert not any(report.values()), report
+        self.m.eval().set_experts_implementation("eager")
         # The release's talker_config has no audio_config, yet its positions ask for the n_window of one when the prompt
         # holds an image or a video and a clip: without this line transformers 5.17.0 raises there.
         self.m.talker.config.audio_config = self.m.thinker.config.audio_config
         self.p = AutoProcessor.from_pretrained(path)
-        self.p.feature_extractor_alone, self.p.feature_extractor = self.p.feature_extractor, per_clip(self.p.feature_extractor)
+        self.p.feature_extractor = per_clip(self.p.feature_extractor)
         self.first_special = min(self.p.tokenizer.added_tokens_decoder)
         self.taps, self.choices = Taps(self.m), {}
         for name, model in (("thinker", self.m.thinker), ("talker", self.m.talker), ("predictor", self.m.talker.code_predictor)):

@@ -37,7 +37,8 @@ pub struct ComponentConfig<'a> {
 }
 
 impl Configs {
-    /// Reads `config.json` of the folder and of its component sub-folders; all of them may be absent.
+    /// Reads `config.json` of the folder and of its component sub-folders; all of them may be
+    /// absent.
     pub(super) fn read(dir: &Path) -> Result<Self, CheckpointError> {
         let mut configs = Self::default();
         for (slot, component) in Component::ALL.into_iter().enumerate() {
@@ -53,7 +54,8 @@ impl Configs {
         Ok(configs)
     }
 
-    /// The fields beside the components: a root `config.json`, or a full copy of one in a sub-folder.
+    /// The fields beside the components: a root `config.json`, or a full copy of one in a
+    /// sub-folder.
     #[must_use]
     pub fn root(&self) -> Option<ComponentConfig<'_>> {
         self.root.map(|document| self.view(document, None))

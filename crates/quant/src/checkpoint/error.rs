@@ -9,8 +9,9 @@ use super::Component;
 
 /// A checkpoint that cannot be used, and why.
 ///
-/// Every message is one line that names the file and the tensor or field, what was expected and what was found;
-/// [`CheckpointError::hint`] says what to do about it where there is something to do.
+/// Every message is one line that names the file and the tensor or field, what was expected and
+/// what was found; [`CheckpointError::hint`] says what to do about it where there is something to
+/// do.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum CheckpointError {
@@ -27,7 +28,10 @@ pub enum CheckpointError {
         path: PathBuf,
     },
     /// The folder holds no safetensors file.
-    #[error("{dir}: not a checkpoint, no *.safetensors file in it or in thinker/, talker/, code2wav/", dir = .dir.display())]
+    #[error(
+        "{dir}: not a checkpoint, no *.safetensors file in it or in thinker/, talker/, code2wav/",
+        dir = .dir.display()
+    )]
     NoWeights {
         /// The folder that was asked for.
         dir: PathBuf,
@@ -71,7 +75,10 @@ pub enum CheckpointError {
         detail: String,
     },
     /// A JSON side file is larger than any real one.
-    #[error("{file}: expected a JSON file of at most {limit} bytes, found {found}", file = .file.display())]
+    #[error(
+        "{file}: expected a JSON file of at most {limit} bytes, found {found}",
+        file = .file.display()
+    )]
     JsonTooLarge {
         /// The JSON file.
         file: PathBuf,
@@ -81,7 +88,10 @@ pub enum CheckpointError {
         found: u64,
     },
     /// The index names a shard that is not there, or one of `-of-NNNNN` is not there.
-    #[error("{file}: missing shard, named by {named_by}", file = .file.display(), named_by = .named_by.display())]
+    #[error(
+        "{file}: missing shard, named by {named_by}",
+        file = .file.display(), named_by = .named_by.display()
+    )]
     MissingShard {
         /// The absent file.
         file: PathBuf,
@@ -89,7 +99,10 @@ pub enum CheckpointError {
         named_by: PathBuf,
     },
     /// The index names a shard outside of its folder.
-    #[error("{index}: shard name `{}` of tensor `{}` is not a file name inside the folder", one_line(.shard), one_line(.tensor), index = .index.display())]
+    #[error(
+        "{index}: shard name `{}` of tensor `{}` is not a file name inside the folder",
+        one_line(.shard), one_line(.tensor), index = .index.display()
+    )]
     ShardOutside {
         /// The index file.
         index: PathBuf,
@@ -99,7 +112,10 @@ pub enum CheckpointError {
         tensor: String,
     },
     /// The index places a tensor in a shard that lacks it.
-    #[error("{shard}: tensor `{}` is missing, {index} places it here", one_line(.tensor), shard = .shard.display(), index = .index.display())]
+    #[error(
+        "{shard}: tensor `{}` is missing, {index} places it here",
+        one_line(.tensor), shard = .shard.display(), index = .index.display()
+    )]
     IndexedTensorMissing {
         /// The index file.
         index: PathBuf,
@@ -109,7 +125,10 @@ pub enum CheckpointError {
         tensor: String,
     },
     /// Two tensors of one component have the same name.
-    #[error("{file}: tensor `{}` is also in {first}", one_line(.tensor), file = .file.display(), first = .first.display())]
+    #[error(
+        "{file}: tensor `{}` is also in {first}",
+        one_line(.tensor), file = .file.display(), first = .first.display()
+    )]
     DuplicateTensor {
         /// File of the second tensor.
         file: PathBuf,
@@ -151,7 +170,10 @@ pub enum CheckpointError {
         detail: String,
     },
     /// The header entry of one tensor is wrong.
-    #[error("{file}: tensor `{}`: {}", one_line(.tensor), one_line(.detail), file = .file.display())]
+    #[error(
+        "{file}: tensor `{}`: {}",
+        one_line(.tensor), one_line(.detail), file = .file.display()
+    )]
     InvalidTensor {
         /// The file.
         file: PathBuf,
@@ -161,7 +183,10 @@ pub enum CheckpointError {
         detail: String,
     },
     /// The file ends before its last tensor does.
-    #[error("{file}: truncated, tensor `{}` ends at byte {expected} but the file has {found}", one_line(.tensor), file = .file.display())]
+    #[error(
+        "{file}: truncated, tensor `{}` ends at byte {expected} but the file has {found}",
+        one_line(.tensor), file = .file.display()
+    )]
     Truncated {
         /// The file.
         file: PathBuf,
@@ -173,7 +198,10 @@ pub enum CheckpointError {
         found: u64,
     },
     /// Two tensors share bytes.
-    #[error("{file}: tensor `{}` overlaps tensor `{}` at data byte {at}", one_line(.tensor), one_line(.other), file = .file.display())]
+    #[error(
+        "{file}: tensor `{}` overlaps tensor `{}` at data byte {at}",
+        one_line(.tensor), one_line(.other), file = .file.display()
+    )]
     Overlap {
         /// The file.
         file: PathBuf,
@@ -195,7 +223,10 @@ pub enum CheckpointError {
         to: u64,
     },
     /// A tensor that the model needs is not in the checkpoint.
-    #[error("{dir}: tensor `{}` of the {component} is missing", one_line(.tensor), dir = .dir.display())]
+    #[error(
+        "{dir}: tensor `{}` of the {component} is missing",
+        one_line(.tensor), dir = .dir.display()
+    )]
     MissingTensor {
         /// The checkpoint.
         dir: PathBuf,
@@ -207,7 +238,10 @@ pub enum CheckpointError {
         nearest: Option<String>,
     },
     /// A tensor has another shape than the model needs.
-    #[error("{file}: tensor `{}`: expected shape {expected:?}, found {found:?}", one_line(.tensor), file = .file.display())]
+    #[error(
+        "{file}: tensor `{}`: expected shape {expected:?}, found {found:?}",
+        one_line(.tensor), file = .file.display()
+    )]
     ShapeMismatch {
         /// The file.
         file: PathBuf,
@@ -219,7 +253,10 @@ pub enum CheckpointError {
         found: Vec<usize>,
     },
     /// A tensor has a dtype that this reader does not take.
-    #[error("{file}: tensor `{}`: expected dtype {expected}, found {found}", one_line(.tensor), file = .file.display())]
+    #[error(
+        "{file}: tensor `{}`: expected dtype {expected}, found {found}",
+        one_line(.tensor), file = .file.display()
+    )]
     UnexpectedDtype {
         /// The file.
         file: PathBuf,
@@ -283,9 +320,7 @@ impl CheckpointError {
             Self::UnknownLayout {
                 model_type: ModelType::Is(_),
                 ..
-            } => {
-                "this engine runs Qwen3-Omni checkpoints (model_type qwen3_omni_moe or qwen3_omni_moe_thinker)"
-            }
+            } => "this engine runs Qwen3-Omni: model_type qwen3_omni_moe or qwen3_omni_moe_thinker",
             Self::UnknownLayout { .. } => {
                 "copy config.json of the original release into the folder"
             }
@@ -314,7 +349,7 @@ impl Instead {
         match self {
             Self::Nothing => None,
             Self::OtherFormat(name) => Some(format!(
-                "`{}` is another format; only safetensors are read, pickles (.bin, .pt) are never opened",
+                "`{}` is another format; only safetensors is read, and pickles are never opened",
                 one_line(name)
             )),
             Self::HubCache(snapshot) => {

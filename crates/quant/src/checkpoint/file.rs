@@ -9,7 +9,8 @@ use memmap2::Mmap;
 use super::CheckpointError;
 use super::header::{self, Entry, LENGTH_BYTES};
 
-/// A safetensors file whose header is checked and whose values are read on demand by the operating system.
+/// A safetensors file whose header is checked and whose values are read on demand by the operating
+/// system.
 #[derive(Debug)]
 pub(super) struct TensorFile {
     path: PathBuf,
@@ -62,8 +63,9 @@ impl TensorFile {
     reason = "a memory map is how tens of gigabytes are read without a copy"
 )]
 fn map(file: &File) -> io::Result<Mmap> {
-    // SAFETY: the mapping is read-only and lives as long as every slice taken from it. It is undefined behaviour if
-    // another process changes or truncates the file meanwhile; a checkpoint is written once and then only read, the
-    // same assumption that every memory-mapping reader of safetensors makes.
+    // SAFETY: the mapping is read-only and lives as long as every slice taken from it. It is
+    // undefined behaviour if another process changes or truncates the file meanwhile; a checkpoint
+    // is written once and then only read, the same assumption that every memory-mapping reader of
+    // safetensors makes.
     unsafe { Mmap::map(file) }
 }

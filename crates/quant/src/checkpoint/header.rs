@@ -1,6 +1,7 @@
 //! The header of one safetensors file, checked in full before any tensor is handed out.
 //!
-//! The safetensors crate checks most of this too, but its messages name neither the file nor, often, the tensor.
+//! The safetensors crate checks most of this too, but its messages name neither the file nor,
+//! often, the tensor.
 
 use std::fmt;
 use std::ops::Range;

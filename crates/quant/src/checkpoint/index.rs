@@ -24,7 +24,8 @@ pub(super) struct Shards {
     pub(super) index: Option<(PathBuf, BTreeMap<PathBuf, Vec<String>>)>,
 }
 
-/// Finds the weight files of `dir`: those of the index, else `model.safetensors`, else every `*.safetensors`.
+/// Finds the weight files of `dir`: those of the index, else `model.safetensors`, else every
+/// `*.safetensors`.
 ///
 /// A folder without weights is not an error here.
 pub(super) fn find(dir: &Path) -> Result<Shards, CheckpointError> {
@@ -141,7 +142,7 @@ fn from_index(dir: &Path, index: PathBuf) -> Result<Shards, CheckpointError> {
 fn stays_inside(shard: &str) -> bool {
     let mut parts = Path::new(shard).components().peekable();
     parts.peek().is_some()
-        && !shard.contains('\0')
+        && !shard.chars().any(char::is_control)
         && parts.all(|part| matches!(part, path::Component::Normal(_)))
 }
 

@@ -159,7 +159,14 @@ fn folders(dir: &Path, model_type: &ModelType) -> Result<Vec<(Rule, Shards)>, Ch
         ModelType::Is(model_type) => Component::of_model_type(model_type),
         ModelType::NoConfig | ModelType::Absent => None,
     };
-    folders.push((Rule::Prefix { bare }, index::find(dir)?));
+    let mut own = index::find(dir)?;
+    // A root index may name the files of the sub-folders, whose rule comes first.
+    own.files.retain(|file| {
+        !folders
+            .iter()
+            .any(|(_, shards)| shards.files.contains(file))
+    });
+    folders.push((Rule::Prefix { bare }, own));
     folders.retain(|(_, shards)| !shards.files.is_empty());
     Ok(folders)
 }

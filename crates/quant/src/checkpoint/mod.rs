@@ -1,4 +1,5 @@
-//! The weights door: a checkpoint folder, memory-mapped and checked in full before anything is read from it.
+//! The weights door: a checkpoint folder, memory-mapped and checked in full before anything is read
+//! from it.
 //!
 //! | layout | who owns a tensor |
 //! |---|---|
@@ -6,9 +7,10 @@
 //! | `thinker/`, `talker/`, `code2wav/` | the sub-folder; a prefix of the same name is removed |
 //! | one component alone | the `model_type` of `config.json`, for names without a prefix |
 //!
-//! The folder decides before the prefix does, and no name is ever matched by its text alone: `model.*` occurs in the
-//! thinker and in the talker. Each folder has its shards in `model.safetensors.index.json`, or is `model.safetensors`
-//! alone, or is every `*.safetensors` of the folder.
+//! The folder decides before the prefix does, and no name is ever matched by its text alone:
+//! `model.*` occurs in the thinker and in the talker. Each folder has its shards in
+//! `model.safetensors.index.json`, or is `model.safetensors` alone, or is every `*.safetensors` of
+//! the folder.
 
 mod configs;
 mod error;
@@ -67,7 +69,8 @@ impl Component {
         }
     }
 
-    /// The component that a `model_type` stands for, when it is one component and not the whole model.
+    /// The component that a `model_type` stands for, when it is one component and not the whole
+    /// model.
     #[must_use]
     pub fn of_model_type(model_type: &str) -> Option<Self> {
         let name = model_type.strip_prefix("qwen3_omni_moe_")?;
@@ -97,7 +100,8 @@ pub struct Checkpoint {
 }
 
 impl Checkpoint {
-    /// Opens the checkpoint in `dir`: maps every weight file and checks every header; no value is read.
+    /// Opens the checkpoint in `dir`: maps every weight file and checks every header; no value is
+    /// read.
     ///
     /// # Errors
     /// When the folder is no checkpoint, or a file of it is absent, truncated or inconsistent.

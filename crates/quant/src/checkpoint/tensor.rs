@@ -21,7 +21,8 @@ pub struct RawTensor<'a> {
     pub file: &'a Path,
     /// Element type on disk.
     pub dtype: Dtype,
-    /// Row-major shape in elements of `dtype`; a packed format has fewer of them than the matrix has values.
+    /// Row-major shape in elements of `dtype`; a packed format has fewer of them than the matrix
+    /// has values.
     pub shape: &'a [usize],
     /// The little-endian elements; no alignment is promised.
     pub bytes: &'a [u8],
@@ -52,9 +53,11 @@ impl<'a> RawTensor<'a> {
     }
 }
 
-/// The tensors of one component under their local names, without `thinker.`, `talker.` or `code2wav.`.
+/// The tensors of one component under their local names, without `thinker.`, `talker.` or
+/// `code2wav.`.
 ///
-/// Names of the code predictor always have their inner `model.`, even where a derived checkpoint dropped it.
+/// Names of the code predictor always have their inner `model.`, even where a derived checkpoint
+/// dropped it.
 #[derive(Debug)]
 pub struct TensorSet {
     component: Component,
@@ -197,7 +200,8 @@ impl TensorSet {
         }
     }
 
-    /// The existing name that shares the longest beginning: one of the two neighbours in sorted order.
+    /// The existing name that shares the longest beginning: one of the two neighbours in sorted
+    /// order.
     fn nearest(&self, name: &str) -> Option<&str> {
         let before = self
             .tensors

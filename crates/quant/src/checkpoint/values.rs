@@ -7,7 +7,8 @@ use safetensors::Dtype;
 
 use super::{CheckpointError, RawTensor};
 
-/// Elements that one task converts or scans: large enough to hide the cost of a task, small enough to share out.
+/// Elements that one task converts or scans: large enough to hide the cost of a task, small enough
+/// to share out.
 const TASK: usize = 1 << 16;
 
 /// The first value of a tensor that is NaN or infinite.
@@ -38,7 +39,8 @@ impl RawTensor<'_> {
         }
     }
 
-    /// Looks for a NaN or an infinity; `None` when every value is finite or the dtype has no other values.
+    /// Looks for a NaN or an infinity; `None` when every value is finite or the dtype has no other
+    /// values.
     #[must_use]
     pub fn check_finite(&self) -> Option<FirstBad> {
         let bytes = self.bytes;
@@ -106,7 +108,8 @@ fn bf16_to_f32(elements: &[[u8; 2]], values: &mut [f32]) {
     }
 }
 
-/// Goes through an aligned buffer, because the file promises no alignment and the fast conversion needs it.
+/// Goes through an aligned buffer, because the file promises no alignment and the fast conversion
+/// needs it.
 fn f16_to_f32(elements: &[[u8; 2]], values: &mut [f32]) {
     const BUFFER: usize = 512;
     let mut buffer = [f16::ZERO; BUFFER];

@@ -139,7 +139,8 @@ fn bad_index() {
     for shard in ["../a.safetensors", "/a.safetensors", "", "."] {
         let (message, _) = of(&json!({"weight_map": {"thinker.a": shard}}).to_string());
         let expected = format!(
-            "{file}: shard name `{shard}` of tensor `thinker.a` is not a file name inside the folder"
+            "{file}: shard name `{shard}` of tensor `thinker.a` is not a file name inside the \
+             folder"
         );
         assert_eq!(message, expected);
     }
@@ -247,7 +248,8 @@ fn truncated_file() {
     file.truncate(whole - 3);
     let (message, hint) = error_of(&[("model.safetensors", &file)]);
     let expected = format!(
-        "DIR/model.safetensors: truncated, tensor `thinker.a` ends at byte {whole} but the file has {}",
+        "DIR/model.safetensors: truncated, tensor `thinker.a` ends at byte {whole} but the file \
+         has {}",
         whole - 3
     );
     assert_eq!(message, expected);

@@ -167,6 +167,21 @@ fn a_sub_folder_wins_over_the_root_and_the_rest_is_reported() {
 }
 
 #[test]
+fn a_root_index_may_name_the_files_of_sub_folders() {
+    let index = json!({"weight_map": {"model.norm.weight": "thinker/a.safetensors"}}).to_string();
+    let dir = folder(&[
+        ("model.safetensors.index.json", index.as_bytes()),
+        ("thinker/a.safetensors", &file_of(&["model.norm.weight"])),
+    ]);
+    let checkpoint = open(&dir).unwrap();
+    assert_eq!(
+        names(&checkpoint, Component::Thinker),
+        ["model.norm.weight"]
+    );
+    assert!(checkpoint.ignored().is_empty());
+}
+
+#[test]
 fn a_full_config_in_a_sub_folder_serves_as_root() {
     let dir = folder(&[
         ("talker/config.json", ROOT),
@@ -180,6 +195,13 @@ fn a_full_config_in_a_sub_folder_serves_as_root() {
     );
     assert!(checkpoint.configs().root().is_some());
     assert!(checkpoint.configs().component(Component::Thinker).is_none());
+}
+
+#[test]
+fn a_checkpoint_can_be_shared_between_threads() {
+    fn shared<T: Send + Sync + 'static>() {}
+    shared::<Checkpoint>();
+    shared::<CheckpointError>();
 }
 
 #[test]

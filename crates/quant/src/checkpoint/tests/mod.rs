@@ -1,4 +1,5 @@
-//! Checkpoints written by hand: good ones in every layout, and one for each thing that can be wrong.
+//! Checkpoints written by hand: good ones in every layout, and one for each thing that can be
+//! wrong.
 
 mod bad;
 mod layouts;

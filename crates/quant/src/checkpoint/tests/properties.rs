@@ -6,13 +6,13 @@ use proptest::prelude::*;
 use safetensors::tensor::TensorView;
 use safetensors::{Dtype, serialize};
 
-use super::super::Component;
+use super::super::{Component, TensorSet};
 use super::*;
 
 /// Opens a file and touches every value, so that a wrong range would show.
 fn touch(content: &[u8]) -> Result<usize, CheckpointError> {
     let checkpoint = open(&folder(&[("model.safetensors", content)]))?;
-    let tensors = checkpoint.components().flat_map(|set| set.iter());
+    let tensors = checkpoint.components().flat_map(TensorSet::iter);
     Ok(tensors.map(|(_, tensor)| tensor.bytes.len()).sum())
 }
 

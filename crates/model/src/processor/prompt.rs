@@ -1,0 +1,256 @@
+//! A conversation with its media becomes what the thinker reads.
+
+use std::path::Path;
+
+use burn_omni_quant::checkpoint::Checkpoint;
+use image::RgbImage;
+
+use super::media::{
+    LogMel, LogMelExtractor, MediaConfig, MediaError, Patches, Pcm, Video, VideoConfig,
+    audio_token_count, image_patches, read_audio, read_image, read_video, read_video_audio,
+    resample, video_patches,
+};
+use super::{
+    ChatTemplate, Conversation, Grid, MediaKind, Medium, Positions, RenderOptions, SpecialTokens,
+    TextError, Tokenizer, expand, positions,
+};
+use crate::config::ThinkerConfig;
+
+/// A decoded medium of a conversation.
+#[derive(Clone, Debug)]
+pub enum MediaInput {
+    /// A clip at any rate.
+    Audio(Pcm),
+    /// A picture.
+    Image(RgbImage),
+    /// A film, with its sound where that is to be heard.
+    Video(Video, Option<Pcm>),
+}
+
+/// What the thinker reads.
+#[derive(Clone, Debug, Default)]
+pub struct Prompt {
+    /// Token ids with a placeholder for every encoder row, `[seq]`.
+    pub ids: Vec<u32>,
+    /// Positions of the rows.
+    pub positions: Positions,
+    /// Clips and sound tracks, in order of appearance.
+    pub audio: Vec<LogMel>,
+    /// Pictures, in order of appearance.
+    pub images: Vec<Patches>,
+    /// Films, in order of appearance.
+    pub videos: Vec<Patches>,
+    /// The sizes of all media, in order of appearance.
+    pub media: Vec<Medium>,
+}
+
+/// Why a request cannot be prepared.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ProcessorError {
+    /// Text, template or tokenizer.
+    #[error(transparent)]
+    Text(#[from] TextError),
+    /// A medium.
+    #[error(transparent)]
+    Media(#[from] MediaError),
+    /// The checkpoint lacks a file.
+    #[error("{dir}: no {file}", dir = .dir.display())]
+    MissingFile {
+        /// The checkpoint.
+        dir: std::path::PathBuf,
+        /// Name of the file.
+        file: &'static str,
+    },
+    /// A file cannot be read.
+    #[error("{path}: cannot be read: {cause}", path = .path.display())]
+    Io {
+        /// The file.
+        path: std::path::PathBuf,
+        /// The reason given by the operating system.
+        cause: std::io::Error,
+    },
+}
+
+impl ProcessorError {
+    /// What the user can do about it, in one line.
+    #[must_use]
+    pub fn hint(&self) -> Option<String> {
+        match self {
+            Self::Text(error) => error.hint(),
+            Self::Media(error) => error.hint(),
+            Self::MissingFile { file, .. } => Some(format!(
+                "copy {file} of the original release into the folder"
+            )),
+            Self::Io { .. } => None,
+        }
+    }
+}
+
+/// Tokenizer, chat template and the settings of the media.
+pub struct Processor {
+    tokenizer: Tokenizer,
+    template: ChatTemplate,
+    media: MediaConfig,
+    video: VideoConfig,
+    mel: LogMelExtractor,
+    tokens: SpecialTokens,
+}
+
+impl std::fmt::Debug for Processor {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Processor")
+            .field("media", &self.media)
+            .field("tokens", &self.tokens)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Processor {
+    /// Reads the side files of a checkpoint.
+    ///
+    /// # Errors
+    /// When one is missing or cannot be used.
+    pub fn load(checkpoint: &Checkpoint, config: &ThinkerConfig) -> Result<Self, ProcessorError> {
+        const PREPROCESSOR: &str = "preprocessor_config.json";
+        let dir = |file: &str| match checkpoint.file(file).as_deref().and_then(Path::parent) {
+            Some(dir) => dir.to_owned(),
+            None => checkpoint.dir().to_owned(),
+        };
+        let missing = || ProcessorError::MissingFile {
+            dir: checkpoint.dir().into(),
+            file: PREPROCESSOR,
+        };
+        let path = checkpoint.file(PREPROCESSOR).ok_or_else(missing)?;
+        let text =
+            std::fs::read_to_string(&path).map_err(|cause| ProcessorError::Io { path, cause })?;
+        let media = MediaConfig::from_json(&text)?;
+        let tokenizer = Tokenizer::load(&dir("tokenizer_config.json"))?;
+        let template = ChatTemplate::load(&dir("tokenizer_config.json"))?;
+        Ok(Self {
+            mel: LogMelExtractor::new(&media.audio),
+            tokens: special_tokens(config),
+            video: VideoConfig::default(),
+            tokenizer,
+            template,
+            media,
+        })
+    }
+
+    /// The tokenizer.
+    #[must_use]
+    pub fn tokenizer(&self) -> &Tokenizer {
+        &self.tokenizer
+    }
+
+    /// Whether the checkpoint has no chat template, so that the usual one stands in.
+    #[must_use]
+    pub fn template_is_fallback(&self) -> bool {
+        self.template.is_fallback()
+    }
+
+    /// Reads a medium from a file; `sound` says whether a film's sound is to be heard.
+    ///
+    /// # Errors
+    /// When the file cannot be read as a medium of this kind.
+    pub fn read(
+        &self,
+        kind: MediaKind,
+        path: &Path,
+        sound: bool,
+    ) -> Result<MediaInput, ProcessorError> {
+        Ok(match kind {
+            MediaKind::Audio => MediaInput::Audio(read_audio(path)?),
+            MediaKind::Image => MediaInput::Image(read_image(path)?),
+            MediaKind::Video => {
+                let sound = if sound { read_video_audio(path)? } else { None };
+                MediaInput::Video(read_video(path, &self.video, &self.media.image)?, sound)
+            }
+        })
+    }
+
+    /// Renders, tokenizes and expands a conversation whose next turn is the assistant's.
+    ///
+    /// # Errors
+    /// When a medium or the text cannot be used.
+    pub fn prepare(
+        &self,
+        conversation: &Conversation<MediaInput>,
+    ) -> Result<Prompt, ProcessorError> {
+        let mut prompt = Prompt::default();
+        for (_, medium) in conversation.media() {
+            let medium = self.encode(medium, &mut prompt)?;
+            prompt.media.push(medium);
+        }
+        let options = RenderOptions {
+            tools: conversation.tools.clone(),
+            add_generation_prompt: true,
+            ..RenderOptions::default()
+        };
+        let text = self.template.render(&conversation.messages, &options)?;
+        let ids = self.tokenizer.encode(&text)?;
+        prompt.ids = expand(&ids, &prompt.media, &self.tokens)?.ids;
+        prompt.positions = positions(&prompt.ids, &prompt.media, &self.tokens)?;
+        Ok(prompt)
+    }
+
+    /// Adds a medium's features to the prompt and gives its size.
+    fn encode(&self, medium: &MediaInput, prompt: &mut Prompt) -> Result<Medium, ProcessorError> {
+        let grid = |patches: &Patches| Grid {
+            t: patches.grid[0],
+            h: patches.grid[1],
+            w: patches.grid[2],
+        };
+        Ok(match medium {
+            MediaInput::Audio(pcm) => Medium::Audio {
+                tokens: self.hear(pcm, prompt)?,
+            },
+            MediaInput::Image(image) => {
+                let patches = image_patches(image, &self.media.image)?;
+                let grid = grid(&patches);
+                prompt.images.push(patches);
+                Medium::Image { grid }
+            }
+            MediaInput::Video(video, sound) => {
+                let video = video_patches(video, &self.video, &self.media.image)?;
+                let audio_tokens = sound
+                    .as_ref()
+                    .map(|pcm| self.hear(pcm, prompt))
+                    .transpose()?;
+                let grid = grid(&video.patches);
+                prompt.videos.push(video.patches);
+                Medium::Video {
+                    grid,
+                    second_per_grid: video.second_per_grid,
+                    audio_tokens,
+                }
+            }
+        })
+    }
+
+    /// Adds a clip and gives its number of encoder rows.
+    fn hear(&self, pcm: &Pcm, prompt: &mut Prompt) -> Result<usize, ProcessorError> {
+        let rate = u32::try_from(self.media.audio.sampling_rate)
+            .expect("checked when the config was read");
+        let mel = self.mel.extract(&resample(pcm, rate)?)?;
+        let tokens = audio_token_count(mel.frames);
+        prompt.audio.push(mel);
+        Ok(tokens)
+    }
+}
+
+/// The ids that the thinker's prompt is laid out with.
+#[must_use]
+pub fn special_tokens(config: &ThinkerConfig) -> SpecialTokens {
+    SpecialTokens {
+        audio: config.audio_token_id,
+        image: config.image_token_id,
+        video: config.video_token_id,
+        audio_start: config.audio_start_token_id,
+        audio_end: config.audio_end_token_id,
+        vision_start: config.vision_start_token_id,
+        vision_end: config.vision_end_token_id,
+        position_id_per_seconds: config.position_id_per_seconds as f32,
+        spatial_merge_size: config.vision_config.spatial_merge_size,
+    }
+}

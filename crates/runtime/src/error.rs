@@ -1,0 +1,104 @@
+//! What can go wrong, in one line each.
+
+use std::path::PathBuf;
+
+use burn_omni_model::config::ConfigError;
+use burn_omni_model::processor::ProcessorError;
+use burn_omni_quant::LoadError;
+use burn_omni_quant::checkpoint::CheckpointError;
+
+/// Why an engine cannot be loaded or a request not be answered.
+///
+/// Every message is one line; [`Error::hint`] says what to do about it where there is something to do.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// The checkpoint's files.
+    #[error(transparent)]
+    Checkpoint(#[from] CheckpointError),
+    /// The checkpoint's config.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// The checkpoint's tensors.
+    #[error(transparent)]
+    Load(#[from] LoadError),
+    /// The request's text or media.
+    #[error(transparent)]
+    Processor(#[from] ProcessorError),
+    /// The device cannot run this.
+    #[error("{0}")]
+    Device(String),
+    /// A setting is out of its range.
+    #[error("{field}: expected {expected}, found {found}")]
+    BadSetting {
+        /// Name of the setting.
+        field: &'static str,
+        /// Its range, in words.
+        expected: &'static str,
+        /// What was given.
+        found: String,
+    },
+    /// The request has no message to answer.
+    #[error("the request is empty: expected text, audio, an image or a video")]
+    EmptyRequest,
+    /// The prompt does not fit.
+    #[error(
+        "the prompt has {prompt} tokens, the context holds {context}, and the answer needs at least one"
+    )]
+    PromptTooLong {
+        /// Tokens of the prompt.
+        prompt: usize,
+        /// Longest sequence.
+        context: usize,
+    },
+    /// Nobody has this voice.
+    #[error("unknown voice `{voice}`, this checkpoint has {}", .voices.join(", "))]
+    UnknownVoice {
+        /// The voice that was asked for.
+        voice: String,
+        /// The voices there are.
+        voices: Vec<String>,
+    },
+    /// Speech from a checkpoint that has no talker.
+    #[error("{dir}: this checkpoint cannot speak, it has no {missing}", dir = .dir.display())]
+    CannotSpeak {
+        /// The checkpoint.
+        dir: PathBuf,
+        /// The component it lacks.
+        missing: &'static str,
+    },
+    /// A file cannot be written.
+    #[error("{path}: cannot be written: {cause}", path = .path.display())]
+    Write {
+        /// The file.
+        path: PathBuf,
+        /// The reason given by the operating system.
+        cause: std::io::Error,
+    },
+    /// A stage stopped unexpectedly.
+    #[error("{stage} failed: {cause}")]
+    Stage {
+        /// Name of the stage.
+        stage: &'static str,
+        /// What it said.
+        cause: String,
+    },
+}
+
+impl Error {
+    /// What the user can do about it, in one line.
+    #[must_use]
+    pub fn hint(&self) -> Option<String> {
+        match self {
+            Self::Checkpoint(error) => error.hint(),
+            Self::Config(error) => error.hint(),
+            Self::Load(error) => error.hint(),
+            Self::Processor(error) => error.hint(),
+            Self::PromptTooLong { .. } => Some("shorten the prompt, or raise --max-context".into()),
+            Self::CannotSpeak { .. } => {
+                Some("ask for text only, or use a checkpoint with talker and code2wav".into())
+            }
+            _ => None,
+        }
+    }
+}

@@ -1,0 +1,102 @@
+//! The memory that a model takes, computed from the checkpoint's headers.
+
+use std::path::Path;
+
+use burn_omni_model::config::Config;
+use burn_omni_quant::checkpoint::{Checkpoint, Component};
+use serde::Serialize;
+
+use crate::{Error, engine};
+
+/// Bytes of an activation and of a cached key or value: f32.
+const ELEMENT: u64 = 4;
+
+/// The weights of one component.
+#[derive(Clone, Debug, Serialize)]
+pub struct ComponentMemory {
+    /// `thinker`, `talker` or `code2wav`.
+    pub component: &'static str,
+    /// Number of tensors.
+    pub tensors: usize,
+    /// Number of weights.
+    pub parameters: u64,
+    /// Bytes as stored, which is also how they lie in memory.
+    pub bytes: u64,
+    /// Tensors and bytes by dtype.
+    pub stored: Vec<(String, usize, u64)>,
+}
+
+/// What a model takes on its device.
+#[derive(Clone, Debug, Serialize)]
+pub struct MemoryPlan {
+    /// Weights by component.
+    pub components: Vec<ComponentMemory>,
+    /// All weights.
+    pub weights_bytes: u64,
+    /// Tokens that the caches below hold.
+    pub context: usize,
+    /// Keys and values of the thinker for one token.
+    pub kv_bytes_per_token: u64,
+    /// Keys and values of the thinker for the whole context.
+    pub kv_bytes: u64,
+    /// Weights and caches.
+    pub total_bytes: u64,
+}
+
+impl MemoryPlan {
+    /// The plan of a checkpoint folder, from its headers alone.
+    ///
+    /// # Errors
+    /// When the checkpoint or its config cannot be used.
+    pub fn of(dir: &Path, max_context: Option<usize>) -> Result<(Self, Config), Error> {
+        let (checkpoint, config) = engine::open(dir)?;
+        let longest = config.thinker.text_config.max_position_embeddings;
+        Ok((
+            Self::new(
+                &checkpoint,
+                &config,
+                max_context.unwrap_or(longest).min(longest),
+            ),
+            config,
+        ))
+    }
+
+    pub(crate) fn new(checkpoint: &Checkpoint, config: &Config, context: usize) -> Self {
+        let components: Vec<_> = Component::ALL
+            .into_iter()
+            .filter_map(|component| checkpoint.component(component))
+            .map(|set| {
+                let mut stored = std::collections::BTreeMap::<String, (usize, u64)>::new();
+                let mut parameters = 0;
+                for (_, tensor) in set.iter() {
+                    let entry = stored.entry(format!("{:?}", tensor.dtype)).or_default();
+                    *entry = (entry.0 + 1, entry.1 + tensor.bytes.len() as u64);
+                    parameters += tensor.elements() as u64;
+                }
+                ComponentMemory {
+                    component: set.component().name(),
+                    tensors: set.len(),
+                    parameters,
+                    bytes: set.bytes(),
+                    stored: stored
+                        .into_iter()
+                        .map(|(dtype, (tensors, bytes))| (dtype, tensors, bytes))
+                        .collect(),
+                }
+            })
+            .collect();
+        let text = &config.thinker.text_config;
+        let row = text.num_key_value_heads * text.head_dim * text.num_hidden_layers;
+        let kv_bytes_per_token = 2 * row as u64 * ELEMENT;
+        let kv_bytes = kv_bytes_per_token * context as u64;
+        let weights_bytes = components.iter().map(|component| component.bytes).sum();
+        Self {
+            components,
+            weights_bytes,
+            context,
+            kv_bytes_per_token,
+            kv_bytes,
+            total_bytes: weights_bytes + kv_bytes,
+        }
+    }
+}

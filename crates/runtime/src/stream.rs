@@ -1,0 +1,153 @@
+//! An answer in the making.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::thread::JoinHandle;
+
+use crate::{Error, Event};
+
+/// Events that wait for the reader before the work pauses.
+const WAITING: usize = 64;
+
+/// The events of an answer, as they are made. Dropping it ends the work within one step.
+#[derive(Debug)]
+pub struct Stream {
+    events: Option<Receiver<Result<Event, Error>>>,
+    cancel: Arc<AtomicBool>,
+    worker: Option<JoinHandle<()>>,
+}
+
+/// The worker's end of a stream.
+pub(crate) struct Sink {
+    events: SyncSender<Result<Event, Error>>,
+    cancel: Arc<AtomicBool>,
+}
+
+/// The reader is gone.
+#[derive(Debug)]
+pub(crate) struct Cancelled;
+
+impl Sink {
+    /// Gives an event out; waits while the reader is behind.
+    pub(crate) fn send(&self, event: Event) -> Result<(), Cancelled> {
+        self.events.send(Ok(event)).map_err(|_| Cancelled)
+    }
+
+    /// Whether the reader still wants the answer; asked before every step.
+    pub(crate) fn check(&self) -> Result<(), Cancelled> {
+        if self.cancel.load(Ordering::Relaxed) {
+            Err(Cancelled)
+        } else {
+            Ok(())
+        }
+    }
+}
+
+/// How work ends before it is done.
+#[derive(Debug)]
+pub(crate) enum Stopped {
+    Cancelled,
+    Failed(Error),
+}
+
+impl From<Cancelled> for Stopped {
+    fn from(_: Cancelled) -> Self {
+        Self::Cancelled
+    }
+}
+
+impl<E: Into<Error>> From<E> for Stopped {
+    fn from(error: E) -> Self {
+        Self::Failed(error.into())
+    }
+}
+
+impl Stream {
+    /// Runs `work` on a thread of its own.
+    pub(crate) fn spawn(work: impl FnOnce(&Sink) -> Result<(), Stopped> + Send + 'static) -> Self {
+        let (sender, events) = sync_channel(WAITING);
+        let cancel = Arc::new(AtomicBool::new(false));
+        let sink = Sink {
+            events: sender,
+            cancel: cancel.clone(),
+        };
+        let worker = std::thread::spawn(move || {
+            let outcome = catch_unwind(AssertUnwindSafe(|| work(&sink)));
+            let error = match outcome {
+                Ok(Ok(()) | Err(Stopped::Cancelled)) => return,
+                Ok(Err(Stopped::Failed(error))) => error,
+                Err(panic) => Error::Stage {
+                    stage: "generation",
+                    cause: describe(panic.as_ref()),
+                },
+            };
+            // The reader may be gone, and then nobody wants to know.
+            let _ = sink.events.send(Err(error));
+        });
+        Self {
+            events: Some(events),
+            cancel,
+            worker: Some(worker),
+        }
+    }
+}
+
+/// What a panic said.
+fn describe(panic: &(dyn std::any::Any + Send)) -> String {
+    let text = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
+    text.or_else(|| panic.downcast_ref::<String>().cloned())
+        .unwrap_or_else(|| "unknown cause".into())
+}
+
+impl Iterator for Stream {
+    type Item = Result<Event, Error>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        self.events.as_ref()?.recv().ok()
+    }
+}
+
+impl Drop for Stream {
+    fn drop(&mut self) {
+        self.cancel.store(true, Ordering::Relaxed);
+        // The channel closes first, so that a worker that waits for its reader wakes up.
+        self.events = None;
+        if let Some(worker) = self.worker.take() {
+            // A panic was already reported as an event.
+            let _ = worker.join();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn dropping_a_stream_ends_a_worker_that_waits_for_its_reader() {
+        let (done, finished) = sync_channel(1);
+        let mut stream = Stream::spawn(move |sink| {
+            let outcome = (0..).try_for_each(|i| sink.send(Event::Text(format!("{i}"))));
+            done.send(outcome.is_err()).expect("the test waits");
+            Ok(outcome?)
+        });
+        assert!(matches!(stream.next(), Some(Ok(Event::Text(text))) if text == "0"));
+        drop(stream);
+        assert!(finished.recv().unwrap());
+    }
+
+    #[test]
+    fn errors_and_panics_reach_the_reader_once() {
+        let mut failed = Stream::spawn(|_| Err(Error::EmptyRequest.into()));
+        assert!(matches!(failed.next(), Some(Err(Error::EmptyRequest))));
+        assert!(failed.next().is_none());
+        let mut panicked = Stream::spawn(|_| panic!("out of cheese"));
+        assert_eq!(
+            panicked.next().unwrap().unwrap_err().to_string(),
+            "generation failed: out of cheese"
+        );
+        assert!(panicked.next().is_none());
+    }
+}
