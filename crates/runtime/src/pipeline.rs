@@ -137,7 +137,10 @@ impl<'a> Job<'a> {
         sampler.observe(&prompt.ids);
         self.answer.finish_reason = FinishReason::Length;
         for step in 0..limit {
-            let id = sampler.sample(std::mem::take(&mut logits), |_| true);
+            let early = step < self.request.min_tokens;
+            let id = sampler.sample(std::mem::take(&mut logits), |id| {
+                !early || !self.ends(id as u32)
+            });
             if step == 0 {
                 self.answer.timings.first_token = self.started.elapsed();
             }

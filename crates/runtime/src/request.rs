@@ -104,6 +104,7 @@ pub struct Request {
     pub(crate) conversation: Conversation<Media>,
     pub(crate) sampling: Option<Sampling>,
     pub(crate) max_tokens: Option<usize>,
+    pub(crate) min_tokens: usize,
     pub(crate) seed: u64,
     pub(crate) speech: Option<SpeechRequest>,
     pub(crate) use_audio_in_video: bool,
@@ -126,6 +127,7 @@ impl Request {
             },
             sampling: None,
             max_tokens: None,
+            min_tokens: 0,
             seed: 0,
             speech: None,
             use_audio_in_video: false,
@@ -182,6 +184,13 @@ impl Request {
     #[must_use]
     pub fn max_tokens(mut self, tokens: usize) -> Self {
         self.max_tokens = Some(tokens);
+        self
+    }
+
+    /// Shortest answer in tokens: before it, the tokens that end an answer are not chosen.
+    #[must_use]
+    pub fn min_tokens(mut self, tokens: usize) -> Self {
+        self.min_tokens = tokens;
         self
     }
 

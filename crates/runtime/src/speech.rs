@@ -1,36 +1,262 @@
-//! stub
-use crate::engine::{Loader, Model};
-use crate::pipeline::Thought;
-use crate::stream::{Sink, Stopped};
-use crate::{Answer, Error, SpeechRequest};
-use burn_omni_model::config::{Config, SpecialIds};
-use burn_omni_model::thinker::Thinker;
+//! The answer's tokens become frames of codes, and frames become samples.
+
 use std::time::Instant;
+
+use burn::tensor::{Tensor, s};
+use burn_omni_model::code_predictor::PredictorState;
+use burn_omni_model::code2wav::{Code2Wav, Code2WavState};
+use burn_omni_model::config::{Config, SpecialIds};
+use burn_omni_model::processor::{Medium, Positions, positions, special_tokens};
+use burn_omni_model::talker::{
+    ReplyStart, SpeechMarks, Talker, TalkerPrompt, TalkerState, TalkerStep, ThinkerRows, TurnIds, Turns,
+};
+use burn_omni_model::thinker::Thinker;
+use burn_omni_quant::checkpoint::Component;
+
+use crate::engine::{Loader, Model};
+use crate::pipeline::{PREDICTOR_STAGE, TALKER_STAGE, Thought, values};
+use crate::sampler::{Random, Sampler};
+use crate::stream::{Sink, Stopped};
+use crate::{Answer, Error, Event, FinishReason, Sampling, Speech, SpeechRequest};
+
+/// How the residual codes are drawn when the talker samples (talker specification D.3).
+const PREDICTOR_SAMPLING: Sampling = Sampling { temperature: 1.0, top_k: 50, top_p: 0.8, repetition_penalty: 1.0 };
+/// The reference's `talker_max_new_tokens`, where the checkpoint has none.
+const MAX_NEW_CODES: usize = 4096;
+
+/// Talker, code predictor and code2wav.
 #[derive(Debug)]
-pub(crate) struct SpeechModel;
+pub(crate) struct SpeechModel {
+    talker: Talker,
+    code2wav: Code2Wav,
+    turn_ids: TurnIds,
+    marks: SpeechMarks,
+    tts_pad: u32,
+}
+
 impl SpeechModel {
     pub(crate) fn load(
-        _: &Loader<'_>,
-        _: &Config,
-        _: &Thinker,
-        _: &SpecialIds,
+        loader: &Loader<'_>,
+        config: &Config,
+        thinker: &Thinker,
+        ids: &SpecialIds,
     ) -> Result<Self, Error> {
-        Ok(Self)
+        let known = "a model that can speak has both configs and all ids";
+        let (talker_config, code2wav) = (config.talker.as_ref().expect(known), config.code2wav.as_ref().expect(known));
+        let speech = ids.speech.as_ref().expect(known);
+        let talker = loader.component(Component::Talker, |weights| Talker::load(weights, talker_config))?;
+        let code2wav = loader.component(Component::Code2Wav, |weights| Code2Wav::load(weights, code2wav))?;
+        Ok(Self {
+            marks: talker.marks(thinker.embed_text(&[speech.tts_pad, speech.tts_bos, speech.tts_eos])),
+            turn_ids: TurnIds::new(ids.im_start, speech, talker_config),
+            tts_pad: speech.tts_pad,
+            talker,
+            code2wav,
+        })
     }
 }
-pub(crate) struct Speaker<'a>(&'a Model);
+
+/// One answer being spoken.
+pub(crate) struct Speaker<'a> {
+    model: &'a Model,
+    speech: &'a SpeechModel,
+    request: &'a SpeechRequest,
+    speaker: u32,
+    eos: u32,
+    codes: usize,
+    talker_sampler: Sampler,
+    predictor_sampler: Sampler,
+}
+
+/// Frames on their way to becoming samples.
+struct Packets<'a> {
+    code2wav: &'a Code2Wav,
+    state: Code2WavState,
+    waiting: Vec<Vec<u32>>,
+    /// Frames of the next packet.
+    size: usize,
+}
+
 impl<'a> Speaker<'a> {
-    pub(crate) fn new(model: &'a Model, _: &SpeechRequest, _: u64) -> Result<Self, Error> {
-        Ok(Self(model))
+    pub(crate) fn new(model: &'a Model, request: &'a SpeechRequest, seed: u64) -> Result<Self, Error> {
+        let speaker = model.speaker(request.voice.as_deref())?;
+        let known = "a voice was found";
+        let config = model.config.talker.as_ref().expect(known);
+        let sampling = talker_sampling(model, request).check()?;
+        let residual = if sampling.temperature == 0.0 { Sampling::GREEDY } else { PREDICTOR_SAMPLING };
+        Ok(Self {
+            model,
+            speech: model.speech.as_ref().expect(known),
+            request,
+            speaker,
+            eos: config.codec_eos_token_id,
+            codes: config.code_predictor_config.vocab_size,
+            talker_sampler: Sampler::new(sampling, Random::new(seed, TALKER_STAGE)),
+            predictor_sampler: Sampler::new(residual, Random::new(seed, PREDICTOR_STAGE)),
+        })
     }
+
+    /// Speaks all tokens of the answer but the last, which the reference never feeds.
     pub(crate) fn speak(
-        self,
-        _: &Thought,
-        _: &Sink,
-        _: Instant,
-        _: &mut Answer,
+        mut self,
+        thought: &Thought,
+        sink: &Sink,
+        started: Instant,
+        answer: &mut Answer,
     ) -> Result<(), Stopped> {
-        let _ = self.0;
+        let mut speech = Speech::default();
+        let spoken = thought.token_ids.split_last().map_or(&[][..], |(_, spoken)| spoken);
+        let Some((first, rest)) = spoken.split_first() else {
+            answer.speech = Some(speech);
+            return Ok(());
+        };
+        let begun = Instant::now();
+        let mut packets = Packets {
+            code2wav: &self.speech.code2wav,
+            state: self.speech.code2wav.state(),
+            waiting: Vec::new(),
+            size: self.request.first_chunk,
+        };
+        let max_frames = self.max_frames();
+        let (mut state, mut step) = self.prefill(thought, *first, max_frames)?;
+        let text = self.text(rest);
+        let mut predictor = self.speech.talker.predictor_state();
+        speech.finish_reason = FinishReason::Length;
+        for index in 0..max_frames {
+            sink.check()?;
+            let Some((codes, feedback)) = self.frame(&step, &mut predictor) else {
+                speech.finish_reason = FinishReason::Stop;
+                break;
+            };
+            packets.waiting.push(codes.clone());
+            speech.codes.push(codes);
+            if packets.waiting.len() == packets.size {
+                packets.size = self.request.chunk;
+                packets.give(&mut speech, sink, started, answer)?;
+            }
+            if index + 1 < max_frames {
+                step = self.speech.talker.step(&mut state, feedback + self.text_row(&text, index));
+            }
+        }
+        packets.give(&mut speech, sink, started, answer)?;
+        answer.timings.talker = begun.elapsed() - answer.timings.code2wav;
+        answer.usage.audio_frames = speech.codes.len();
+        answer.speech = Some(speech);
         Ok(())
     }
+
+    /// Passes the talker's prompt.
+    fn prefill(&self, thought: &Thought, first: u32, max_frames: usize) -> Result<(TalkerState, TalkerStep), Error> {
+        let SpeechModel { talker, turn_ids, marks, .. } = self.speech;
+        let stage = |cause: String| Error::Stage { stage: "talker", cause };
+        let turns = Turns::new(&thought.prompt.ids, turn_ids).map_err(|error| stage(error.to_string()))?;
+        let rows = talker.prompt_rows(TalkerPrompt {
+            turns: &turns,
+            thinker: ThinkerRows { embeds: thought.embeds.clone(), hidden: thought.accepted.clone() },
+            reply: ReplyStart {
+                first: self.model.thinker.embed_text(&[first]),
+                marks,
+                speaker: self.speaker,
+            },
+        });
+        let positions = self.positions(thought, &turns)?;
+        let mut state = talker.state(turns.talker_rows() + max_frames);
+        let step = talker.prefill(&mut state, rows, [&positions.t, &positions.h, &positions.w]);
+        Ok((state, step))
+    }
+
+    /// Positions of the talker's prompt: those of its own ids with the media of the user's turns (talker
+    /// specification B.7). As in the reference, which does not tell the talker that a film has sound, such a film is
+    /// laid out like text.
+    fn positions(&self, thought: &Thought, turns: &Turns) -> Result<Positions, Error> {
+        let prompt = &thought.prompt;
+        let ids = turns.talker_ids(&prompt.ids, self.speech.tts_pad);
+        let heard = |row: usize| turns.user().binary_search_by_key(&row, |(row, _)| *row).is_ok();
+        let media: Vec<Medium> = prompt
+            .spans
+            .iter()
+            .filter(|span| heard(span.range.start))
+            .map(|span| prompt.media[span.medium])
+            .collect();
+        if media.iter().any(|medium| matches!(medium, Medium::Video { audio_tokens: Some(_), .. })) {
+            let t: Vec<f32> = (0..ids.len()).map(|row| row as f32).collect();
+            return Ok(Positions { h: t.clone(), w: t.clone(), t, delta: 0.0 });
+        }
+        let tokens = special_tokens(&self.model.config.thinker);
+        positions(&ids, &media, &tokens).map_err(|error| Error::Processor(error.into()))
+    }
+
+    /// The rows of text after the first token, one a frame; the end mark follows them.
+    fn text(&self, rest: &[u32]) -> Tensor<2> {
+        let end = self.speech.marks.eos.clone();
+        if rest.is_empty() {
+            return end;
+        }
+        Tensor::cat(vec![self.speech.talker.text_rows(self.model.thinker.embed_text(rest)), end], 0)
+    }
+
+    /// The text row of a frame: padding once the text is at its end.
+    fn text_row(&self, text: &Tensor<2>, frame: usize) -> Tensor<2> {
+        let [rows, _] = text.dims();
+        if frame < rows { text.clone().slice(s![frame..=frame, ..]) } else { self.speech.marks.pad.clone() }
+    }
+
+    /// The next frame's codes and the talker's next input; `None` when the speech ends.
+    fn frame(&mut self, step: &TalkerStep, predictor: &mut PredictorState) -> Option<(Vec<u32>, Tensor<2>)> {
+        let (codes, eos) = (self.codes, self.eos);
+        let allowed = |id: usize| id < codes || id == eos as usize;
+        let first = self.talker_sampler.sample(values(step.logits.clone()), allowed);
+        if first == eos {
+            return None;
+        }
+        let sampler = &mut self.predictor_sampler;
+        let mut sample = |_, logits| sampler.sample(logits, |_| true);
+        let frame = self.speech.talker.frame(predictor, step.hidden.clone(), first, &mut sample);
+        Some((frame.codes, frame.feedback))
+    }
+
+    /// The request's limit, else the checkpoint's, whose last code the reference never expands.
+    fn max_frames(&self) -> usize {
+        let longest = self.model.config.talker.as_ref().map_or(usize::MAX, |talker| {
+            talker.text_config.max_position_embeddings
+        });
+        let configured = self.model.config.generation.talker_max_new_tokens.unwrap_or(MAX_NEW_CODES);
+        self.request.max_frames.unwrap_or(configured.saturating_sub(1)).min(longest)
+    }
+}
+
+impl Packets<'_> {
+    /// Decodes the frames that wait and gives their samples out.
+    fn give(
+        &mut self,
+        speech: &mut Speech,
+        sink: &Sink,
+        started: Instant,
+        answer: &mut Answer,
+    ) -> Result<(), Stopped> {
+        if self.waiting.is_empty() {
+            return Ok(());
+        }
+        let begun = Instant::now();
+        let samples = self
+            .code2wav
+            .push(&mut self.state, &std::mem::take(&mut self.waiting))
+            .map_err(|error| Error::Stage { stage: "code2wav", cause: error.to_string() })?;
+        answer.timings.code2wav += begun.elapsed();
+        answer.timings.first_audio.get_or_insert_with(|| started.elapsed());
+        speech.samples += samples.len();
+        Ok(sink.send(Event::Audio(samples))?)
+    }
+}
+
+/// The request's sampling, else the checkpoint's, else the reference's (talker specification C.6).
+fn talker_sampling(model: &Model, request: &SpeechRequest) -> Sampling {
+    let generation = &model.config.generation;
+    let sampling = request.sampling.unwrap_or(Sampling {
+        temperature: generation.talker_temperature.unwrap_or(0.9) as f32,
+        top_k: generation.talker_top_k.unwrap_or(50),
+        top_p: generation.talker_top_p.unwrap_or(1.0) as f32,
+        repetition_penalty: generation.talker_repetition_penalty.unwrap_or(1.05) as f32,
+    });
+    Sampling { temperature: request.temperature.unwrap_or(sampling.temperature), ..sampling }
 }

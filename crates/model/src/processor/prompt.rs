@@ -11,7 +11,7 @@ use super::media::{
     resample, video_patches,
 };
 use super::{
-    ChatTemplate, Conversation, Grid, MediaKind, Medium, Positions, RenderOptions, SpecialTokens,
+    ChatTemplate, Conversation, Grid, MediaKind, MediaSpan, Medium, Positions, RenderOptions, SpecialTokens,
     TextError, Tokenizer, expand, positions,
 };
 use crate::config::ThinkerConfig;
@@ -42,6 +42,8 @@ pub struct Prompt {
     pub videos: Vec<Patches>,
     /// The sizes of all media, in order of appearance.
     pub media: Vec<Medium>,
+    /// Where the rows of the media are.
+    pub spans: Vec<MediaSpan>,
 }
 
 /// Why a request cannot be prepared.
@@ -189,7 +191,8 @@ impl Processor {
         };
         let text = self.template.render(&conversation.messages, &options)?;
         let ids = self.tokenizer.encode(&text)?;
-        prompt.ids = expand(&ids, &prompt.media, &self.tokens)?.ids;
+        let expanded = expand(&ids, &prompt.media, &self.tokens)?;
+        (prompt.ids, prompt.spans) = (expanded.ids, expanded.spans);
         prompt.positions = positions(&prompt.ids, &prompt.media, &self.tokens)?;
         Ok(prompt)
     }
