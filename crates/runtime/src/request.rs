@@ -51,6 +51,16 @@ impl Content {
         Self(Part::Image(Media::File(path.into())))
     }
 
+    /// A medium in memory.
+    #[must_use]
+    pub fn medium(medium: MediaInput) -> Self {
+        Self(match medium {
+            MediaInput::Audio(_) => Part::Audio(Media::Decoded(medium)),
+            MediaInput::Image(_) => Part::Image(Media::Decoded(medium)),
+            MediaInput::Video(..) => Part::Video(Media::Decoded(medium)),
+        })
+    }
+
     /// A film: a folder of frames, a gif, or any file that FFmpeg reads.
     #[must_use]
     pub fn video_file(path: impl Into<PathBuf>) -> Self {

@@ -105,12 +105,7 @@ impl Sampler {
 
     /// The next token among those that `allowed` holds for; it counts as having occurred.
     pub fn sample(&mut self, mut logits: Vec<f32>, allowed: impl Fn(usize) -> bool) -> u32 {
-        self.penalize(&mut logits);
-        for (id, logit) in logits.iter_mut().enumerate() {
-            if !allowed(id) {
-                *logit = f32::NEG_INFINITY;
-            }
-        }
+        self.process(&mut logits, allowed);
         let id = if self.sampling.temperature == 0.0 {
             largest(&logits)
         } else {
@@ -119,6 +114,16 @@ impl Sampler {
         let id = u32::try_from(id).expect("vocabularies are below 2^32");
         self.observe(&[id]);
         id
+    }
+
+    /// What happens to logits before [`candidates`]: the penalty, then nothing stays of what is not `allowed`.
+    pub fn process(&self, logits: &mut [f32], allowed: impl Fn(usize) -> bool) {
+        self.penalize(logits);
+        for (id, logit) in logits.iter_mut().enumerate() {
+            if !allowed(id) {
+                *logit = f32::NEG_INFINITY;
+            }
+        }
     }
 
     fn penalize(&self, logits: &mut [f32]) {

@@ -1,0 +1,86 @@
+//! The closed set of cases, and the engine that answers them.
+
+use std::collections::BTreeMap;
+use std::sync::LazyLock;
+
+use burn_omni::{Conversation, Engine, EngineConfig, Request, Sampling, SpeechRequest};
+use serde::Deserialize;
+use serde_json::Value;
+
+use crate::{read, repository, tiny};
+
+/// Most tokens of an answer.
+const MAX_TOKENS: usize = 32;
+/// Most frames of a spoken answer.
+const MAX_FRAMES: usize = 120;
+
+/// A conversation and the right answer.
+#[derive(Debug, Deserialize)]
+pub struct Case {
+    /// Its name.
+    pub id: String,
+    /// What it is about.
+    pub group: String,
+    /// The conversation as JSON.
+    pub messages: Value,
+    /// The right answer.
+    pub expect: String,
+    /// The voice, when the answer is spoken.
+    pub speaker: Option<String>,
+}
+
+/// The cases of `cases.jsonl`.
+///
+/// # Panics
+/// When the file is damaged.
+#[must_use]
+pub fn cases() -> Vec<Case> {
+    read(&repository("tests/eval/cases.jsonl"))
+        .lines()
+        .map(|line| serde_json::from_str(line).expect("a case a line"))
+        .collect()
+}
+
+/// What the reference answers to each case; it is wrong once.
+///
+/// # Panics
+/// When the file is damaged.
+#[must_use]
+pub fn answers() -> BTreeMap<String, String> {
+    serde_json::from_str(&read(&repository("tests/eval/answers.json"))).expect("a text an id")
+}
+
+/// The demo model, loaded once.
+///
+/// # Panics
+/// When it cannot be loaded.
+#[must_use]
+pub fn engine() -> &'static Engine {
+    static ENGINE: LazyLock<Engine> = LazyLock::new(|| {
+        let config = EngineConfig::new(repository("assets/omni-demo")).device(tiny::device());
+        Engine::load(config).expect("the demo model loads")
+    });
+    &ENGINE
+}
+
+/// A conversation of the case file as a request, greedy everywhere, spoken when there is a voice.
+///
+/// # Panics
+/// When the conversation is not one.
+#[must_use]
+pub fn request(messages: &Value, voice: Option<&str>) -> Request {
+    let conversation = Conversation::from_value(messages.clone()).expect("a conversation");
+    let request = Request::new()
+        .conversation(conversation, &repository("tests/eval"))
+        .sampling(Sampling::GREEDY)
+        .max_tokens(MAX_TOKENS);
+    match voice {
+        None => request,
+        Some(voice) => request.speech(SpeechRequest {
+            voice: Some(voice.to_owned()),
+            temperature: Some(0.0),
+            max_frames: Some(MAX_FRAMES),
+            ..SpeechRequest::default()
+        }),
+    }
+}
