@@ -110,7 +110,7 @@ pub(crate) struct ModelDir {
     /// A folder in either layout: one with an index, or thinker/, talker/ and code2wav/. Without it the demo model is
     /// taken: ./assets/omni-demo, else assets/omni-demo beside the executable, else burn-omni/omni-demo in your data
     /// folder ($XDG_DATA_HOME or ~/.local/share).
-    #[arg(short, long = "model", value_name = "DIR", env = VARIABLE, hide_env_values = true)]
+    #[arg(short = 'm', long = "model", value_name = "DIR", env = VARIABLE, hide_env_values = true)]
     pub(crate) dir: Option<PathBuf>,
 }
 

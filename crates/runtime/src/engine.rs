@@ -120,6 +120,12 @@ impl Engine {
         let speech = engine.speech && opened.config.can_speak();
         let plan = MemoryPlan::new(&opened.checkpoint, &opened.config, opened.context);
         let plan = if speech { plan } else { plan.thinker() };
+        // All components are checked before any is read, so that the last one's fault costs no waiting.
+        let dry = Loader::new(&opened.checkpoint, &engine, speech).dry();
+        opened.components(&dry, speech)?;
+        if let Some(problem) = dry.into_problems().into_iter().next() {
+            return Err(problem);
+        }
         let loader = Loader::new(&opened.checkpoint, &engine, speech);
         let (thinker, speech) = opened.components(&loader, speech)?;
         let dir = opened.checkpoint.dir().to_owned();

@@ -62,7 +62,7 @@ impl Opened {
             Thinker::load(weights, &config.thinker, accept)
         })?;
         let speech = speech
-            .then(|| SpeechModel::load(loader, config, &thinker, &self.ids))
+            .then(|| SpeechModel::load(loader, config, &self.ids))
             .transpose()?;
         Ok((thinker, speech))
     }
