@@ -5,7 +5,7 @@ mod values;
 
 use std::path::PathBuf;
 
-use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
+use clap::{ArgAction, ArgGroup, Args, Parser, Subcommand, ValueEnum};
 
 pub(crate) use media::{MediaArgs, Medium};
 
@@ -189,15 +189,18 @@ pub(crate) struct RunArgs {
 
 /// How the answer is spoken.
 #[derive(Debug, Args)]
-#[command(next_help_heading = "Speech")]
+#[command(
+    next_help_heading = "Speech",
+    group = ArgGroup::new("spoken").args(["speak", "output"]).multiple(true)
+)]
 pub(crate) struct SpeechArgs {
     /// Speak the answer
-    #[arg(long, group = "spoken")]
+    #[arg(long)]
     pub(crate) speak: bool,
     /// Where the speech goes, with --speak implied; `-` is raw 24 kHz s16le on stdout [default: answer.wav]
     ///
     /// The file is replaced when it exists, and appears only when it is whole. With `-` the text goes to stderr.
-    #[arg(short, long, value_name = "FILE.wav", group = "spoken")]
+    #[arg(short, long, value_name = "FILE.wav")]
     pub(crate) output: Option<PathBuf>,
     /// Who speaks [default: the checkpoint's first choice]
     #[arg(long, value_name = "NAME", requires = "spoken")]

@@ -231,7 +231,7 @@ fn enumerate(backend: Backend) -> Vec<Device> {
         Backend::Wgpu => gpus(burn::tensor::DeviceType::Wgpu),
         #[cfg(feature = "metal")]
         Backend::Metal => gpus(burn::tensor::DeviceType::Metal),
-        #[expect(
+        #[allow(
             unreachable_patterns,
             reason = "reachable unless every backend is compiled in"
         )]
