@@ -1,57 +1,77 @@
 //! The stages of requests to the demo model, as JSON lines `{"what", "value", "unit"}` with the names that
-//! `benches/reference.py` prints for transformers, so that both can be run one after the other and compared.
+//! `benches/reference.py` prints for transformers: `benches/compare.sh` runs both and prints the ratios.
 
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+use burn::tensor::{DType, Device};
 use burn_omni::{
-    Answer, Content, Device, Engine, EngineConfig, Event, Request, Sampling, SpeechRequest,
+    Answer, Content, Conversation, Engine, EngineConfig, Event, Request, Sampling, SpeechRequest,
 };
 use burn_omni_benches::median;
+use burn_omni_model::code2wav::Code2Wav;
+use burn_omni_model::config::Config;
+use burn_omni_quant::checkpoint::{Checkpoint, Component};
+use burn_omni_quant::{LoadOptions, load};
 
-const REPEAT: usize = 7;
+type Failure = Box<dyn std::error::Error>;
 
-fn main() -> Result<(), burn_omni::Error> {
-    let root = concat!(env!("CARGO_MANIFEST_DIR"), "/..");
+const REPEAT: usize = 9;
+const QUESTION: &str = "Count from 2 to 6.";
+const NEW_TOKENS: usize = 200;
+const FRAMES: usize = 43;
+
+fn main() -> Result<(), Failure> {
+    let root = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/.."));
+    let model = root.join("assets/omni-demo");
     let start = Instant::now();
-    let engine =
-        Engine::load(EngineConfig::new(format!("{root}/assets/omni-demo")).device(Device::flex()))?;
+    let engine = Engine::load(EngineConfig::new(&model).device(Device::flex()))?;
     print("load", start.elapsed().as_secs_f64(), "s");
-
-    let media = |name: &str| format!("{root}/tests/eval/media/{name}");
-    let prompts = [
-        (
-            "first_token.text",
-            vec![Content::text("What is three plus four?")],
-        ),
-        (
-            "first_token.audio",
-            vec![Content::audio_file(media("audio-000.wav"))],
-        ),
-        (
-            "first_token.image",
-            vec![
-                Content::image_file(media("image-002.png")),
-                Content::text("What is this?"),
-            ],
-        ),
-    ];
-    for (what, parts) in prompts {
-        let request = Request::new().user(parts).max_tokens(1);
-        let times = repeat(&engine, &request, |answer| {
-            seconds(answer.timings.first_token)
-        })?;
-        print(what, median(times) * 1e3, "ms");
-    }
+    first_token(&engine, &root.join("tests/eval"))?;
 
     let request = Request::new()
-        .user([Content::text("Hello!")])
-        .min_tokens(200)
-        .max_tokens(200);
-    let times = repeat(&engine, &request, |answer| {
-        seconds(answer.timings.decode) / 199.0
-    })?;
-    print("decode", median(times) * 1e3, "ms/token");
+        .user([Content::text(QUESTION)])
+        .min_tokens(NEW_TOKENS)
+        .max_tokens(NEW_TOKENS);
+    let steps = (NEW_TOKENS - 1) as f64;
+    let answers = run(&engine, &request)?;
+    print(
+        "thinker.decode",
+        median_of(&answers, |answer| seconds(answer.timings.decode) / steps) * 1e3,
+        "ms/token",
+    );
+    speech(&engine)?;
+    code2wav(&model)
+}
 
+fn first_token(engine: &Engine, eval: &Path) -> Result<(), Failure> {
+    let text = Request::new().user([Content::text(QUESTION)]);
+    let cases = [
+        ("text", text),
+        ("audio", case(eval, "audio-000")?),
+        ("image", case(eval, "image-000")?),
+    ];
+    for (what, request) in cases {
+        let answers = run(engine, &request.max_tokens(1))?;
+        let value = median_of(&answers, |answer| seconds(answer.timings.first_token));
+        print(&format!("first_token.{what}"), value * 1e3, "ms");
+    }
+    Ok(())
+}
+
+/// A case of the evaluation set.
+fn case(eval: &Path, id: &str) -> Result<Request, Failure> {
+    for line in std::fs::read_to_string(eval.join("cases.jsonl"))?.lines() {
+        let mut case: serde_json::Value = serde_json::from_str(line)?;
+        if case["id"] == id {
+            let conversation = Conversation::from_value(case["messages"].take())?;
+            return Ok(Request::new().conversation(conversation, eval));
+        }
+    }
+    Err(format!("no case {id}").into())
+}
+
+fn speech(engine: &Engine) -> Result<(), Failure> {
     let speech = SpeechRequest {
         voice: Some("ethan".into()),
         sampling: Some(Sampling {
@@ -60,32 +80,62 @@ fn main() -> Result<(), burn_omni::Error> {
         }),
         ..SpeechRequest::default()
     };
-    let request = Request::new()
-        .user([Content::text("Count from 2 to 6.")])
-        .speech(speech);
+    let answers = run(
+        engine,
+        &Request::new()
+            .user([Content::text(QUESTION)])
+            .speech(speech),
+    )?;
     let frames = |answer: &Answer| answer.usage.audio_frames as f64;
-    let answers = run(&engine, &request)?;
-    print("spoken_reply.frames", frames(&answers[0]), "frames");
     print(
         "spoken_reply",
         median_of(&answers, |answer| seconds(answer.timings.total)),
         "s",
     );
+    print("spoken_reply.frames", median_of(&answers, frames), "frames");
     let talker = median_of(&answers, |answer| {
         seconds(answer.timings.talker) / frames(answer)
     });
-    print("talker", talker * 1e3, "ms/frame");
-    let code2wav = median_of(&answers, |answer| {
-        seconds(answer.timings.code2wav) / frames(answer)
-    });
-    print("code2wav", code2wav * 1e3, "ms/frame");
+    print("talker.frame", talker * 1e3, "ms/frame");
     Ok(())
 }
 
-fn seconds(duration: Duration) -> f64 {
-    duration.as_secs_f64()
+fn code2wav(model: &PathBuf) -> Result<(), Failure> {
+    let checkpoint = Checkpoint::open(model)?;
+    let config = Config::from_checkpoint(&checkpoint)?
+        .code2wav
+        .ok_or("the demo model speaks")?;
+    let tensors = checkpoint
+        .component(Component::Code2Wav)
+        .ok_or("the demo model speaks")?;
+    let options = LoadOptions {
+        device: &Device::flex(),
+        dtype: DType::F32,
+        progress: &|_| {},
+    };
+    let code2wav = load(tensors, options, |weights| Code2Wav::load(weights, &config))?;
+    let groups = config.num_quantizers;
+    let code = |group: usize, frame: usize| {
+        ((group * FRAMES + frame) * 7919 % config.codebook_size) as u32
+    };
+    let frames: Vec<Vec<u32>> = (0..FRAMES)
+        .map(|f| (0..groups).map(|g| code(g, f)).collect())
+        .collect();
+    let mut times = Vec::new();
+    for _ in 0..=REPEAT {
+        let start = Instant::now();
+        code2wav.decode(&frames)?;
+        times.push(start.elapsed().as_secs_f64());
+    }
+    print(
+        &format!("code2wav.{FRAMES}"),
+        median(times.split_off(1)),
+        "s",
+    );
+    Ok(())
 }
 
+/// The answers to a request, after one that warms up.
 fn run(engine: &Engine, request: &Request) -> Result<Vec<Answer>, burn_omni::Error> {
     let once = || {
         let mut last = Answer::default();
@@ -96,20 +146,16 @@ fn run(engine: &Engine, request: &Request) -> Result<Vec<Answer>, burn_omni::Err
         }
         Ok(last)
     };
-    once()?; // warms caches up
+    once()?;
     (0..REPEAT).map(|_| once()).collect()
-}
-
-fn repeat(
-    engine: &Engine,
-    request: &Request,
-    f: impl Fn(&Answer) -> f64,
-) -> Result<Vec<f64>, burn_omni::Error> {
-    Ok(run(engine, request)?.iter().map(f).collect())
 }
 
 fn median_of(answers: &[Answer], f: impl Fn(&Answer) -> f64) -> f64 {
     median(answers.iter().map(f).collect())
+}
+
+fn seconds(duration: Duration) -> f64 {
+    duration.as_secs_f64()
 }
 
 #[expect(clippy::print_stdout, reason = "the figures are the output")]
