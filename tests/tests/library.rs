@@ -5,8 +5,9 @@ use std::time::{Duration, Instant};
 use burn_omni::{
     Engine, EngineConfig, Error, Event, FinishReason, Request, Sampling, SpeechRequest,
 };
+use burn_omni_tests::parts::device;
 use burn_omni_tests::reply::{Reply, run};
-use burn_omni_tests::tiny::{device, engine, folder, golden};
+use burn_omni_tests::tiny::{engine, folder, golden};
 
 /// How long a dropped stream may take to end.
 const PATIENCE: Duration = Duration::from_secs(5);
