@@ -50,6 +50,9 @@ pub trait OmniOps: Backend {
     /// See [`crate::gelu`].
     fn gelu(x: FloatTensor<Self>) -> FloatTensor<Self>;
 
+    /// See [`crate::gelu_tanh`].
+    fn gelu_tanh(x: FloatTensor<Self>) -> FloatTensor<Self>;
+
     /// See [`crate::snake`].
     fn snake(
         x: FloatTensor<Self>,
@@ -141,6 +144,10 @@ mod cube {
 
         fn gelu(x: F) -> F {
             lower(reference::gelu(lift(x)))
+        }
+
+        fn gelu_tanh(x: F) -> F {
+            lower(reference::gelu_tanh(lift(x)))
         }
 
         fn snake(x: F, alpha: F, inverse_beta: F) -> F {

@@ -97,6 +97,11 @@ pub fn gelu<const D: usize>(x: Tensor<D>) -> Tensor<D> {
     Tensor::from_dispatch(Dispatch::gelu(x.into_dispatch()))
 }
 
+/// GELU in its tanh approximation, `x * (1 + tanh(sqrt(2 / pi) * (x + 0.044715 * x^3))) / 2`, of any shape.
+pub fn gelu_tanh<const D: usize>(x: Tensor<D>) -> Tensor<D> {
+    Tensor::from_dispatch(Dispatch::gelu_tanh(x.into_dispatch()))
+}
+
 /// SnakeBeta: `x + sin(alpha * x)^2 * inverse_beta`, a channel a column.
 ///
 /// # Shapes

@@ -13,7 +13,7 @@
 //! | [`rms_norm`], [`layer_norm`] | `[rows, heads, width]` | row kernel | reference |
 //! | [`rope`] | `[rows, heads, head_dim]` | row kernel | reference |
 //! | [`attention`] | `[rows, heads, head_dim] x [keys, kv_heads, head_dim]` | blocked gemm, grouped heads | reference |
-//! | [`swiglu`], [`gelu`], [`snake`] | `[rows, width]` | row kernel | reference |
+//! | [`swiglu`], [`gelu`], [`gelu_tanh`], [`snake`] | `[rows, width]` | row kernel | reference |
 //! | [`route`], [`experts`] | `[rows, experts]`, `[rows, hidden]` | only the rows routed to an expert | reference |
 //! | [`causal_conv1d`] | `[history + rows, in] x [out, taps * in]` | gemm over overlapping rows | reference |
 
@@ -35,6 +35,6 @@ mod flex;
 pub use attention::{AttentionSpec, Mask};
 pub use backend::OmniOps;
 pub use functions::{
-    Routes, attention, causal_conv1d, experts, gelu, layer_norm, linear, rms_norm, rope, route,
-    snake, swiglu,
+    Routes, attention, causal_conv1d, experts, gelu, gelu_tanh, layer_norm, linear, rms_norm, rope,
+    route, snake, swiglu,
 };

@@ -110,6 +110,11 @@ pub fn gelu(x: Tensor<1>) -> Tensor<1> {
     activation::gelu(x)
 }
 
+/// See [`crate::gelu_tanh`].
+pub fn gelu_tanh(x: Tensor<1>) -> Tensor<1> {
+    activation::gelu_approximate(x)
+}
+
 /// See [`crate::snake`].
 pub fn snake(x: Tensor<2>, alpha: Tensor<1>, inverse_beta: Tensor<1>) -> Tensor<2> {
     let sine = (x.clone() * alpha.unsqueeze()).sin();

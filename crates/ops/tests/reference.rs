@@ -167,6 +167,8 @@ fn activations_match() {
         );
         let flat = reference::gelu(x.clone().reshape([rows * width])).reshape([rows, width]);
         assert_close("gelu", ops::gelu(x.clone()), flat);
+        let flat = reference::gelu_tanh(x.clone().reshape([rows * width])).reshape([rows, width]);
+        assert_close("gelu_tanh", ops::gelu_tanh(x.clone()), flat);
         let (alpha, beta) = (random.tensor([width]) + 2.0, random.tensor([width]) + 1.5);
         let expected = reference::snake(x.clone(), alpha.clone(), beta.clone());
         let kept = x.clone();

@@ -8,7 +8,8 @@ use burn_omni_model::code2wav::{Code2Wav, Code2WavState};
 use burn_omni_model::config::{Config, SpecialIds};
 use burn_omni_model::processor::{Medium, Positions, positions, special_tokens};
 use burn_omni_model::talker::{
-    ReplyStart, SpeechMarks, Talker, TalkerPrompt, TalkerState, TalkerStep, ThinkerRows, TurnIds, Turns,
+    ReplyStart, SpeechMarks, Talker, TalkerPrompt, TalkerState, TalkerStep, ThinkerRows, TurnIds,
+    Turns,
 };
 use burn_omni_model::thinker::Thinker;
 use burn_omni_quant::checkpoint::Component;
@@ -20,7 +21,12 @@ use crate::stream::{Sink, Stopped};
 use crate::{Answer, Error, Event, FinishReason, Sampling, Speech, SpeechRequest};
 
 /// How the residual codes are drawn when the talker samples (talker specification D.3).
-const PREDICTOR_SAMPLING: Sampling = Sampling { temperature: 1.0, top_k: 50, top_p: 0.8, repetition_penalty: 1.0 };
+const PREDICTOR_SAMPLING: Sampling = Sampling {
+    temperature: 1.0,
+    top_k: 50,
+    top_p: 0.8,
+    repetition_penalty: 1.0,
+};
 /// The reference's `talker_max_new_tokens`, where the checkpoint has none.
 const MAX_NEW_CODES: usize = 4096;
 
@@ -42,12 +48,23 @@ impl SpeechModel {
         ids: &SpecialIds,
     ) -> Result<Self, Error> {
         let known = "a model that can speak has both configs and all ids";
-        let (talker_config, code2wav) = (config.talker.as_ref().expect(known), config.code2wav.as_ref().expect(known));
+        let (talker_config, code2wav) = (
+            config.talker.as_ref().expect(known),
+            config.code2wav.as_ref().expect(known),
+        );
         let speech = ids.speech.as_ref().expect(known);
-        let talker = loader.component(Component::Talker, |weights| Talker::load(weights, talker_config))?;
-        let code2wav = loader.component(Component::Code2Wav, |weights| Code2Wav::load(weights, code2wav))?;
+        let talker = loader.component(Component::Talker, |weights| {
+            Talker::load(weights, talker_config)
+        })?;
+        let code2wav = loader.component(Component::Code2Wav, |weights| {
+            Code2Wav::load(weights, code2wav)
+        })?;
         Ok(Self {
-            marks: talker.marks(thinker.embed_text(&[speech.tts_pad, speech.tts_bos, speech.tts_eos])),
+            marks: talker.marks(thinker.embed_text(&[
+                speech.tts_pad,
+                speech.tts_bos,
+                speech.tts_eos,
+            ])),
             turn_ids: TurnIds::new(ids.im_start, speech, talker_config),
             tts_pad: speech.tts_pad,
             talker,
@@ -78,12 +95,20 @@ struct Packets<'a> {
 }
 
 impl<'a> Speaker<'a> {
-    pub(crate) fn new(model: &'a Model, request: &'a SpeechRequest, seed: u64) -> Result<Self, Error> {
+    pub(crate) fn new(
+        model: &'a Model,
+        request: &'a SpeechRequest,
+        seed: u64,
+    ) -> Result<Self, Error> {
         let speaker = model.speaker(request.voice.as_deref())?;
         let known = "a voice was found";
         let config = model.config.talker.as_ref().expect(known);
         let sampling = talker_sampling(model, request).check()?;
-        let residual = if sampling.temperature == 0.0 { Sampling::GREEDY } else { PREDICTOR_SAMPLING };
+        let residual = if sampling.temperature == 0.0 {
+            Sampling::GREEDY
+        } else {
+            PREDICTOR_SAMPLING
+        };
         Ok(Self {
             model,
             speech: model.speech.as_ref().expect(known),
@@ -105,7 +130,10 @@ impl<'a> Speaker<'a> {
         answer: &mut Answer,
     ) -> Result<(), Stopped> {
         let mut speech = Speech::default();
-        let spoken = thought.token_ids.split_last().map_or(&[][..], |(_, spoken)| spoken);
+        let spoken = thought
+            .token_ids
+            .split_last()
+            .map_or(&[][..], |(_, spoken)| spoken);
         let Some((first, rest)) = spoken.split_first() else {
             answer.speech = Some(speech);
             return Ok(());
@@ -135,7 +163,10 @@ impl<'a> Speaker<'a> {
                 packets.give(&mut speech, sink, started, answer)?;
             }
             if index + 1 < max_frames {
-                step = self.speech.talker.step(&mut state, feedback + self.text_row(&text, index));
+                step = self
+                    .speech
+                    .talker
+                    .step(&mut state, feedback + self.text_row(&text, index));
             }
         }
         packets.give(&mut speech, sink, started, answer)?;
@@ -146,13 +177,30 @@ impl<'a> Speaker<'a> {
     }
 
     /// Passes the talker's prompt.
-    fn prefill(&self, thought: &Thought, first: u32, max_frames: usize) -> Result<(TalkerState, TalkerStep), Error> {
-        let SpeechModel { talker, turn_ids, marks, .. } = self.speech;
-        let stage = |cause: String| Error::Stage { stage: "talker", cause };
-        let turns = Turns::new(&thought.prompt.ids, turn_ids).map_err(|error| stage(error.to_string()))?;
+    fn prefill(
+        &self,
+        thought: &Thought,
+        first: u32,
+        max_frames: usize,
+    ) -> Result<(TalkerState, TalkerStep), Error> {
+        let SpeechModel {
+            talker,
+            turn_ids,
+            marks,
+            ..
+        } = self.speech;
+        let stage = |cause: String| Error::Stage {
+            stage: "talker",
+            cause,
+        };
+        let turns =
+            Turns::new(&thought.prompt.ids, turn_ids).map_err(|error| stage(error.to_string()))?;
         let rows = talker.prompt_rows(TalkerPrompt {
             turns: &turns,
-            thinker: ThinkerRows { embeds: thought.embeds.clone(), hidden: thought.accepted.clone() },
+            thinker: ThinkerRows {
+                embeds: thought.embeds.clone(),
+                hidden: thought.accepted.clone(),
+            },
             reply: ReplyStart {
                 first: self.model.thinker.embed_text(&[first]),
                 marks,
@@ -171,16 +219,34 @@ impl<'a> Speaker<'a> {
     fn positions(&self, thought: &Thought, turns: &Turns) -> Result<Positions, Error> {
         let prompt = &thought.prompt;
         let ids = turns.talker_ids(&prompt.ids, self.speech.tts_pad);
-        let heard = |row: usize| turns.user().binary_search_by_key(&row, |(row, _)| *row).is_ok();
+        let heard = |row: usize| {
+            turns
+                .user()
+                .binary_search_by_key(&row, |(row, _)| *row)
+                .is_ok()
+        };
         let media: Vec<Medium> = prompt
             .spans
             .iter()
             .filter(|span| heard(span.range.start))
             .map(|span| prompt.media[span.medium])
             .collect();
-        if media.iter().any(|medium| matches!(medium, Medium::Video { audio_tokens: Some(_), .. })) {
+        if media.iter().any(|medium| {
+            matches!(
+                medium,
+                Medium::Video {
+                    audio_tokens: Some(_),
+                    ..
+                }
+            )
+        }) {
             let t: Vec<f32> = (0..ids.len()).map(|row| row as f32).collect();
-            return Ok(Positions { h: t.clone(), w: t.clone(), t, delta: 0.0 });
+            return Ok(Positions {
+                h: t.clone(),
+                w: t.clone(),
+                t,
+                delta: 0.0,
+            });
         }
         let tokens = special_tokens(&self.model.config.thinker);
         positions(&ids, &media, &tokens).map_err(|error| Error::Processor(error.into()))
@@ -192,36 +258,70 @@ impl<'a> Speaker<'a> {
         if rest.is_empty() {
             return end;
         }
-        Tensor::cat(vec![self.speech.talker.text_rows(self.model.thinker.embed_text(rest)), end], 0)
+        Tensor::cat(
+            vec![
+                self.speech
+                    .talker
+                    .text_rows(self.model.thinker.embed_text(rest)),
+                end,
+            ],
+            0,
+        )
     }
 
     /// The text row of a frame: padding once the text is at its end.
     fn text_row(&self, text: &Tensor<2>, frame: usize) -> Tensor<2> {
         let [rows, _] = text.dims();
-        if frame < rows { text.clone().slice(s![frame..=frame, ..]) } else { self.speech.marks.pad.clone() }
+        if frame < rows {
+            text.clone().slice(s![frame..=frame, ..])
+        } else {
+            self.speech.marks.pad.clone()
+        }
     }
 
     /// The next frame's codes and the talker's next input; `None` when the speech ends.
-    fn frame(&mut self, step: &TalkerStep, predictor: &mut PredictorState) -> Option<(Vec<u32>, Tensor<2>)> {
+    fn frame(
+        &mut self,
+        step: &TalkerStep,
+        predictor: &mut PredictorState,
+    ) -> Option<(Vec<u32>, Tensor<2>)> {
         let (codes, eos) = (self.codes, self.eos);
         let allowed = |id: usize| id < codes || id == eos as usize;
-        let first = self.talker_sampler.sample(values(step.logits.clone()), allowed);
+        let first = self
+            .talker_sampler
+            .sample(values(step.logits.clone()), allowed);
         if first == eos {
             return None;
         }
         let sampler = &mut self.predictor_sampler;
         let mut sample = |_, logits| sampler.sample(logits, |_| true);
-        let frame = self.speech.talker.frame(predictor, step.hidden.clone(), first, &mut sample);
+        let frame = self
+            .speech
+            .talker
+            .frame(predictor, step.hidden.clone(), first, &mut sample);
         Some((frame.codes, frame.feedback))
     }
 
     /// The request's limit, else the checkpoint's, whose last code the reference never expands.
     fn max_frames(&self) -> usize {
-        let longest = self.model.config.talker.as_ref().map_or(usize::MAX, |talker| {
-            talker.text_config.max_position_embeddings
-        });
-        let configured = self.model.config.generation.talker_max_new_tokens.unwrap_or(MAX_NEW_CODES);
-        self.request.max_frames.unwrap_or(configured.saturating_sub(1)).min(longest)
+        let longest = self
+            .model
+            .config
+            .talker
+            .as_ref()
+            .map_or(usize::MAX, |talker| {
+                talker.text_config.max_position_embeddings
+            });
+        let configured = self
+            .model
+            .config
+            .generation
+            .talker_max_new_tokens
+            .unwrap_or(MAX_NEW_CODES);
+        self.request
+            .max_frames
+            .unwrap_or(configured.saturating_sub(1))
+            .min(longest)
     }
 }
 
@@ -241,9 +341,15 @@ impl Packets<'_> {
         let samples = self
             .code2wav
             .push(&mut self.state, &std::mem::take(&mut self.waiting))
-            .map_err(|error| Error::Stage { stage: "code2wav", cause: error.to_string() })?;
+            .map_err(|error| Error::Stage {
+                stage: "code2wav",
+                cause: error.to_string(),
+            })?;
         answer.timings.code2wav += begun.elapsed();
-        answer.timings.first_audio.get_or_insert_with(|| started.elapsed());
+        answer
+            .timings
+            .first_audio
+            .get_or_insert_with(|| started.elapsed());
         speech.samples += samples.len();
         Ok(sink.send(Event::Audio(samples))?)
     }
@@ -258,5 +364,8 @@ fn talker_sampling(model: &Model, request: &SpeechRequest) -> Sampling {
         top_p: generation.talker_top_p.unwrap_or(1.0) as f32,
         repetition_penalty: generation.talker_repetition_penalty.unwrap_or(1.05) as f32,
     });
-    Sampling { temperature: request.temperature.unwrap_or(sampling.temperature), ..sampling }
+    Sampling {
+        temperature: request.temperature.unwrap_or(sampling.temperature),
+        ..sampling
+    }
 }

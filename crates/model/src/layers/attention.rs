@@ -5,6 +5,7 @@ use burn_omni_ops::{self as ops, AttentionSpec};
 use burn_omni_quant::{Bias, Linear, Weights};
 
 use super::{KvCache, RmsNorm, RopeTable};
+use crate::config::AttentionConfig;
 
 /// The sizes of an attention layer.
 #[derive(Clone, Copy, Debug)]
@@ -21,6 +22,20 @@ pub struct AttentionSize {
     pub qk_norm_eps: Option<f64>,
     /// `sliding_window`: how many keys a query sees, itself included.
     pub window: Option<usize>,
+}
+
+/// The sizes of a layer without norms of queries and keys.
+impl From<AttentionConfig> for AttentionSize {
+    fn from(config: AttentionConfig) -> Self {
+        Self {
+            hidden: config.hidden_size,
+            heads: config.num_attention_heads,
+            kv_heads: config.num_key_value_heads,
+            head_dim: config.head_dim,
+            qk_norm_eps: None,
+            window: config.sliding_window,
+        }
+    }
 }
 
 /// Queries and keys are normed by head where the model has such norms, then rotated.

@@ -3,6 +3,7 @@
 mod attention;
 mod cache;
 mod decoder;
+mod encoder;
 mod mlp;
 mod moe;
 mod norm;
@@ -11,6 +12,7 @@ mod rope;
 pub use attention::{AttentionSize, SelfAttention};
 pub use cache::KvCache;
 pub use decoder::{DecoderLayer, FeedForward};
+pub use encoder::EncoderAttention;
 pub use mlp::Mlp;
 pub use moe::{MoeSize, SparseMoe};
 pub use norm::{LayerNorm, RmsNorm};

@@ -5,6 +5,7 @@ use burn_omni_ops as ops;
 use burn_omni_quant::{Bias, Experts, Linear, Weights};
 
 use super::Mlp;
+use crate::config::MoeConfig;
 
 /// The sizes of a sparse block.
 #[derive(Clone, Copy, Debug)]
@@ -21,6 +22,19 @@ pub struct MoeSize {
     pub shared_intermediate: Option<usize>,
     /// `norm_topk_prob`
     pub normalize: bool,
+}
+
+impl From<MoeConfig> for MoeSize {
+    fn from(config: MoeConfig) -> Self {
+        Self {
+            hidden: config.hidden_size,
+            experts: config.num_experts,
+            top_k: config.num_experts_per_tok,
+            intermediate: config.moe_intermediate_size,
+            shared_intermediate: config.shared_expert_intermediate_size,
+            normalize: config.norm_topk_prob,
+        }
+    }
 }
 
 /// A router, its experts, and an expert that every row passes where the model has one.

@@ -11,8 +11,8 @@ use super::media::{
     resample, video_patches,
 };
 use super::{
-    ChatTemplate, Conversation, Grid, MediaKind, MediaSpan, Medium, Positions, RenderOptions, SpecialTokens,
-    TextError, Tokenizer, expand, positions,
+    ChatTemplate, Conversation, Grid, MediaKind, MediaSpan, Medium, Positions, RenderOptions,
+    SpecialTokens, TextError, Tokenizer, expand, positions,
 };
 use crate::config::ThinkerConfig;
 

@@ -3,7 +3,7 @@
 use burn_flex::FlexTensor;
 use pulp::{Simd, WithSimd};
 
-use super::math::{erf, mul_add, silu, sine_squared, vectorized};
+use super::math::{erf, exp, mul_add, silu, sine_squared, vectorized};
 use super::parallel;
 use super::view::{View, tensor, vector, with_rows};
 
@@ -30,6 +30,10 @@ pub(super) fn swiglu_row(gate_up: &[f32], out: &mut [f32]) {
 
 pub(super) fn gelu(x: FlexTensor) -> FlexTensor {
     in_place(x, usize::MAX, |row| vectorized(Gelu { row }))
+}
+
+pub(super) fn gelu_tanh(x: FlexTensor) -> FlexTensor {
+    in_place(x, usize::MAX, |row| vectorized(GeluTanh { row }))
 }
 
 pub(super) fn snake(x: FlexTensor, alpha: &FlexTensor, inverse_beta: &FlexTensor) -> FlexTensor {
@@ -93,6 +97,25 @@ impl WithSimd for Gelu<'_> {
     fn with_simd<S: Simd>(self, _: S) {
         for x in self.row {
             *x = 0.5 * *x * (1.0 + erf::<S>(*x * core::f32::consts::FRAC_1_SQRT_2));
+        }
+    }
+}
+
+struct GeluTanh<'a> {
+    row: &'a mut [f32],
+}
+
+impl WithSimd for GeluTanh<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, _: S) {
+        // (1 + tanh(u)) / 2 is the logistic function of 2 * u.
+        const TWICE_SQRT_2_OVER_PI: f32 =
+            core::f32::consts::FRAC_2_SQRT_PI * core::f32::consts::SQRT_2;
+        for x in self.row {
+            let cubic = mul_add::<S>(0.044_715 * *x * *x, *x, *x);
+            *x /= 1.0 + exp::<S>(-TWICE_SQRT_2_OVER_PI * cubic);
         }
     }
 }

@@ -53,6 +53,10 @@ impl OmniOps for Flex {
         elementwise::gelu(x)
     }
 
+    fn gelu_tanh(x: F) -> F {
+        elementwise::gelu_tanh(x)
+    }
+
     fn snake(x: F, alpha: F, inverse_beta: F) -> F {
         elementwise::snake(x, &alpha, &inverse_beta)
     }

@@ -9,41 +9,50 @@ use symphonia::core::codecs::audio::{AudioDecoder, AudioDecoderOptions};
 use symphonia::core::errors::Error as DecodeError;
 use symphonia::core::formats::probe::Hint;
 use symphonia::core::formats::{FormatOptions, FormatReader, TrackType};
-use symphonia::core::io::{MediaSource, MediaSourceStream};
+use symphonia::core::io::{MediaSource, MediaSourceStream, ReadOnlySource};
 use symphonia::core::meta::MetadataOptions;
 
 use super::content::{HEAD_BYTES, describe};
+use super::edit_list;
 use super::error::{MediaError, display};
+use super::guard::guarded;
 use super::pcm::{Pcm, check_rate};
 
 /// Longest recording that is read, in seconds.
 pub const MAX_AUDIO_SECONDS: usize = 3600;
-/// Most samples a channel that are read: [`MAX_AUDIO_SECONDS`] at 48 kHz, so that memory has a bound at any rate.
+/// Most samples a channel that are read: [`MAX_AUDIO_SECONDS`] at 48 kHz, so that memory has a
+/// bound at any rate.
 pub const MAX_AUDIO_SAMPLES: usize = MAX_AUDIO_SECONDS * 48_000;
 
 const EXPECTED: &str = "wav, flac, mp3, ogg vorbis, m4a or aiff audio";
 
 /// Reads an audio file as mono samples at its own rate.
 ///
-/// Integers become `value / 2^(bits − 1)`, as soundfile reads them; channels are averaged, as librosa mixes them.
-/// Nothing is resampled: see [`resample`](super::pcm::resample).
+/// Integers become `value / 2^(bits − 1)`, as soundfile reads them; channels are averaged, as
+/// librosa mixes them. Nothing is resampled: see [`resample`](super::pcm::resample).
 ///
-/// # Errors
-/// When the file cannot be read, is not audio that can be decoded, is damaged, holds no sample or one that is not a
-/// number, or is longer than [`MAX_AUDIO_SECONDS`].
+/// # Errors When the file cannot be read, is not audio that can be decoded, is damaged, holds no
+/// sample or one that is not a number, or is longer than [`MAX_AUDIO_SECONDS`].
 pub fn read_audio(path: &Path) -> Result<Pcm, MediaError> {
     let name = display(path);
     let mut file = File::open(path).map_err(|error| MediaError::read(&name, error))?;
     if file.metadata().is_ok_and(|metadata| metadata.is_dir()) {
         return Err(MediaError::unexpected(name, EXPECTED, "a folder"));
     }
+    let failed = |error| MediaError::read(&name, error);
     let mut head = Vec::new();
     (&mut file)
         .take(HEAD_BYTES as u64)
         .read_to_end(&mut head)
-        .and_then(|_| file.rewind())
-        .map_err(|error| MediaError::read(&name, error))?;
-    read_audio_stream(&name, &head, Box::new(file))
+        .map_err(failed)?;
+    if file.rewind().is_err() {
+        // A pipe cannot be read again from its start.
+        let stream = ReadOnlySource::new(Cursor::new(head.clone()).chain(file));
+        return read_audio_stream(&name, &head, Box::new(stream));
+    }
+    let mut again = file.try_clone().map_err(failed)?;
+    let pcm = read_audio_stream(&name, &head, Box::new(file))?;
+    Ok(without_run_up(pcm, &head, &mut again))
 }
 
 /// Reads audio from the bytes of a file; see [`read_audio`]. Errors call them `audio bytes`.
@@ -52,10 +61,24 @@ pub fn read_audio(path: &Path) -> Result<Pcm, MediaError> {
 /// As [`read_audio`].
 pub fn read_audio_bytes(bytes: &[u8]) -> Result<Pcm, MediaError> {
     let head = &bytes[..bytes.len().min(HEAD_BYTES)];
-    read_audio_stream("audio bytes", head, Box::new(Cursor::new(bytes)))
+    let pcm = read_audio_stream("audio bytes", head, Box::new(Cursor::new(bytes)))?;
+    Ok(without_run_up(pcm, head, &mut Cursor::new(bytes)))
 }
 
-/// Reads audio from a stream that errors call `name` and that starts with `head`; see [`read_audio`].
+/// `pcm` without the samples that an mp4's edit list takes off its start.
+fn without_run_up(mut pcm: Pcm, head: &[u8], file: &mut (impl Read + Seek)) -> Pcm {
+    if head.get(4..8) == Some(b"ftyp") {
+        let skipped = edit_list::run_up(file, pcm.sample_rate);
+        // A list that leaves nothing is not about a run-up.
+        if skipped < pcm.samples.len() {
+            pcm.samples.drain(..skipped);
+        }
+    }
+    pcm
+}
+
+/// Reads audio from a stream that errors call `name` and that starts with `head`; see
+/// [`read_audio`].
 pub(super) fn read_audio_stream<'a>(
     name: &'a str,
     head: &[u8],
@@ -64,6 +87,10 @@ pub(super) fn read_audio_stream<'a>(
     if head.is_empty() {
         return Err(MediaError::unexpected(name, EXPECTED, describe(head)));
     }
+    guarded(name, &describe(head), || decode(name, head, stream))
+}
+
+fn decode(name: &str, head: &[u8], stream: Box<dyn MediaSource + '_>) -> Result<Pcm, MediaError> {
     let stream = MediaSourceStream::new(stream, Default::default());
     let mut format = symphonia::default::get_probe()
         .probe(
@@ -109,8 +136,8 @@ fn decode_stream(
     let name = mix.name;
     let (track, mut decoder) = open_decoder(format, name, head)?;
     let damaged = |error: &DecodeError| MediaError::damaged(name, describe(head), error);
-    // A stream that was cut out of a longer one starts, and a file that was cut off ends, with a packet that cannot be
-    // decoded; one in the middle means that samples are missing.
+    // A stream that was cut out of a longer one starts, and a file that was cut off ends, with a
+    // packet that cannot be decoded; one in the middle means that samples are missing.
     let mut bad_packet = None;
     let mut good_packets = 0u64;
     let end = loop {
@@ -233,12 +260,17 @@ fn is_end(error: &std::io::Error) -> bool {
     error.kind() == std::io::ErrorKind::UnexpectedEof
 }
 
-/// The error for content that no decoder takes: damaged if it claims to be audio, else not audio at all.
+/// The error for content that no decoder takes: damaged if it claims to be audio, else not audio at
+/// all.
 fn not_audio(name: &str, head: &[u8], error: &DecodeError) -> MediaError {
     let found = describe(head);
     match error {
         DecodeError::IoError(error) if !is_end(error) => {
             MediaError::read(name, std::io::Error::new(error.kind(), error.to_string()))
+        }
+        DecodeError::Unsupported(what) if found.ends_with("audio") => {
+            let found = format!("{found} of a kind that has no decoder ({what})");
+            MediaError::unexpected(name, EXPECTED, found)
         }
         DecodeError::Unsupported(_) | DecodeError::IoError(_) if !found.ends_with("audio") => {
             MediaError::unexpected(name, EXPECTED, found)

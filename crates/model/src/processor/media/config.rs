@@ -71,7 +71,8 @@ impl MediaConfig {
     }
 }
 
-/// Files that transformers 5 wrote hold the pixel limits as `size`; the older names win where both are given.
+/// Files that transformers 5 wrote hold the pixel limits as `size`; the older names win where both
+/// are given.
 #[derive(Deserialize)]
 struct NewerNames {
     size: Option<Size>,
@@ -163,4 +164,76 @@ fn check(field: &str, value: usize, low: usize, high: usize) -> Result<(), Media
         format!("{field} from {low} to {high}"),
         value.to_string(),
     ))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const PUBLISHED: &str = r#"{
+        "dither": 0.0, "feature_extractor_type": "WhisperFeatureExtractor", "feature_size": 128,
+        "hop_length": 160, "image_mean": [0.5, 0.5, 0.5],
+        "image_processor_type": "Qwen2VLImageProcessor", "image_std": [0.5, 0.5, 0.5],
+        "max_pixels": 12845056, "merge_size": 2, "min_pixels": 3136, "n_fft": 400,
+        "n_samples": 4800000, "nb_max_frames": 30000, "padding_side": "right",
+        "padding_value": 0.0, "patch_size": 16, "processor_class": "Qwen3OmniMoeProcessor",
+        "return_attention_mask": true, "sampling_rate": 16000, "temporal_patch_size": 2}"#;
+
+    #[test]
+    fn the_published_file_is_read() {
+        let config = MediaConfig::from_json(PUBLISHED).unwrap();
+        assert_eq!(
+            (config.audio.feature_size, config.audio.sampling_rate),
+            (128, 16_000)
+        );
+        assert_eq!(
+            (config.image.factor(), config.image.max_pixels),
+            (32, 12_845_056)
+        );
+    }
+
+    #[test]
+    fn pixel_limits_may_be_called_size() {
+        let size = r#""size": {"shortest_edge": 4096, "longest_edge": 65536}"#;
+        let newer = PUBLISHED
+            .replace(r#""min_pixels": 3136"#, size)
+            .replace(r#""max_pixels": 12845056, "#, "");
+        let config = MediaConfig::from_json(&newer).unwrap();
+        assert_eq!(
+            (config.image.min_pixels, config.image.max_pixels),
+            (4096, 65_536)
+        );
+    }
+
+    #[test]
+    fn a_value_that_cannot_work_is_refused_by_name() {
+        for (from, to, expected) in [
+            (
+                r#""hop_length": 160"#,
+                r#""hop_length": 0"#,
+                "expected hop_length from 1 to 400, found 0",
+            ),
+            (
+                r#""patch_size": 16"#,
+                r#""patch_size": 0"#,
+                "expected patch_size from 1 to 256, found 0",
+            ),
+            (
+                r#""dither": 0.0"#,
+                r#""dither": 0.1"#,
+                "expected dither 0, found 0.1",
+            ),
+            (
+                r#""n_fft": 400"#,
+                r#""m_fft": 400"#,
+                "missing field `n_fft`",
+            ),
+            ("0.5]", "0.0]", "expected image_std above 0"),
+        ] {
+            let text = MediaConfig::from_json(&PUBLISHED.replace(from, to))
+                .unwrap_err()
+                .to_string();
+            assert!(text.contains(expected), "{text}");
+        }
+    }
 }

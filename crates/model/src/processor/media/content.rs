@@ -1,10 +1,11 @@
-//! What a byte string is, by its first bytes: for errors that say what was found, and to choose a door.
+//! What a byte string is, by its first bytes: for errors that say what was found, and to choose a
+//! door.
 
 /// The first bytes that [`describe`] wants to see; more does not hurt.
 pub(super) const HEAD_BYTES: usize = 512;
 
 /// Signatures: offset, bytes, name. The first match counts.
-const SIGNATURES: [(usize, &[u8], &str); 23] = [
+const SIGNATURES: [(usize, &[u8], &str); 25] = [
     (0, b"\x89PNG\r\n\x1a\n", "a png image"),
     (0, b"\xff\xd8\xff", "a jpeg image"),
     (0, b"GIF8", "a gif image"),
@@ -36,6 +37,8 @@ const SIGNATURES: [(usize, &[u8], &str); 23] = [
         "a Git LFS pointer, not the file itself",
     ),
     (0, b"\xff\xfb", "mp3 audio"),
+    (0, b"\xff\xf3", "mp3 audio"),
+    (0, b"\xff\xf1", "aac audio"),
 ];
 
 /// One or two words for what `head`, the start of a file, looks like.

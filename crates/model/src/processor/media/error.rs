@@ -1,10 +1,12 @@
-//! What can be wrong with a media file: one line that names it, what was expected and what was found.
+//! What can be wrong with a media file: one line that names it, what was expected and what was
+//! found.
 
 use std::path::Path;
 
 /// A media file or byte string that cannot be used.
 ///
-/// Displays as one line: the name, then the fact. [`hint`](Self::hint) is the advice that belongs beside it.
+/// Displays as one line: the name, then the fact. [`hint`](Self::hint) is the advice that belongs
+/// beside it.
 #[derive(Debug, thiserror::Error)]
 #[error("`{name}`: {problem}")]
 pub struct MediaError {
@@ -40,7 +42,7 @@ pub enum MediaProblem {
         limit: String,
     },
     /// The right kind of file, but broken.
-    #[error("is a damaged {kind}: {detail}")]
+    #[error("damaged {kind}: {detail}")]
     Damaged {
         /// What the file claims to be.
         kind: String,
@@ -81,28 +83,22 @@ impl MediaError {
 
     /// Advice for the user, where there is some.
     pub fn hint(&self) -> Option<String> {
-        match &self.problem {
-            MediaProblem::Read(_) => None,
-            MediaProblem::Unexpected { expected, .. } if expected.contains("audio") => Some(format!(
-                "convert it: `ffmpeg -i {} -ar 16000 -ac 1 out.wav`",
-                self.name
-            )),
-            MediaProblem::Unexpected { expected, .. } if expected.contains("image") => Some(
-                "give a png, jpeg, webp or gif file; the content decides, not the file's extension".into(),
-            ),
-            MediaProblem::Unexpected { .. } => None,
-            MediaProblem::TooLarge { .. } => Some("cut or scale it down first".into()),
+        let advice = match &self.problem {
+            MediaProblem::Unexpected { expected, found } => content_hint(expected, found)?,
+            MediaProblem::Read(_) => return None,
+            MediaProblem::TooLarge { .. } => "cut it or scale it down first",
             MediaProblem::Damaged { .. } => {
-                Some("does another program open it? If not, copy or download it again".into())
+                "does another program open it? If not, copy or download it again"
             }
-            MediaProblem::ProgramMissing { .. } => Some(
-                "install FFmpeg (it brings `ffmpeg` and `ffprobe`), or give a folder of png/jpeg frames or a gif"
-                    .into(),
-            ),
+            MediaProblem::ProgramMissing { .. } => {
+                "install FFmpeg, which brings `ffmpeg` and `ffprobe`, or give a folder of frames or \
+                 a gif"
+            }
             MediaProblem::ProgramFailed { .. } => {
-                Some(format!("see what `ffprobe {}` says about the file", self.name))
+                return Some(format!("see what `ffprobe {}` says about it", self.name));
             }
-        }
+        };
+        Some(advice.into())
     }
 
     pub(super) fn read(name: impl Into<String>, error: std::io::Error) -> Self {
@@ -124,13 +120,14 @@ impl MediaError {
         detail: impl std::fmt::Display,
     ) -> Self {
         let detail = one_line(&detail.to_string());
-        Self::new(
-            name,
-            MediaProblem::Damaged {
-                kind: kind.into(),
-                detail,
-            },
-        )
+        let mut kind = kind.into();
+        if let Some((_, rest)) = kind
+            .split_once(' ')
+            .filter(|(word, _)| ["a", "an"].contains(word))
+        {
+            kind = rest.to_owned();
+        }
+        Self::new(name, MediaProblem::Damaged { kind, detail })
     }
 
     pub(super) fn too_large(
@@ -150,6 +147,19 @@ impl MediaError {
     ) -> Self {
         let detail = one_line(detail.as_ref());
         Self::new(name, MediaProblem::ProgramFailed { program, detail })
+    }
+}
+
+/// Advice for content that a door does not take.
+fn content_hint(expected: &str, found: &str) -> Option<&'static str> {
+    if found.starts_with("text") || found.starts_with("an empty") {
+        Some("is it the right file?")
+    } else if expected.ends_with("audio") {
+        Some("convert it: `ffmpeg -i INPUT -ar 16000 -ac 1 out.wav`")
+    } else if expected.ends_with("image") {
+        Some("the content decides, not the extension: convert it to png or jpeg")
+    } else {
+        None
     }
 }
 
@@ -174,10 +184,10 @@ mod tests {
 
     #[test]
     fn an_error_is_one_line_that_names_the_file() {
-        let error = MediaError::damaged("a.png", "png image", "first\n  second");
+        let error = MediaError::damaged("a.png", "a png image", "first\n  second");
         assert_eq!(
             error.to_string(),
-            "`a.png`: is a damaged png image: first second"
+            "`a.png`: damaged png image: first second"
         );
         assert!(error.hint().is_some());
         let renamed = error.named("image 2");

@@ -1,8 +1,8 @@
 //! Videos that need a codec, through the programs `ffprobe` and `ffmpeg` where these are installed.
 //!
-//! They are started directly, never through a shell, with the path behind `file:` so that no name can be taken for an
-//! option or an address, and may open only that one file and only as one of the listed containers (a play list could
-//! name other files).
+//! They are started directly, never through a shell, with the path behind `file:` so that no name
+//! can be taken for an option or an address, and may open only that one file and only as one of the
+//! listed containers (a play list could name other files).
 
 use std::ffi::{OsStr, OsString};
 use std::io::{BufReader, Read};
@@ -18,13 +18,13 @@ use super::audio_file::read_audio_stream;
 use super::error::{MediaError, MediaProblem, display};
 use super::image_file::check_size;
 use super::pcm::Pcm;
-use super::video::{FrameReader, Video};
+use super::video::{EXPECTED, FrameReader, Video};
 
 const FFPROBE: &str = "ffprobe";
 const FFMPEG: &str = "ffmpeg";
 /// Containers that may be opened.
-const CONTAINERS: &str = "mov,matroska,webm,avi,mpegts,mpeg,mpegvideo,flv,asf,ogg,gif,apng,h264,hevc,av1,obu,ivf,\
-                          yuv4mpegpipe,mxf,rm,dv,nut,m4v,wav,mp3,flac,aac";
+const CONTAINERS: &str = "mov,matroska,webm,avi,mpegts,mpeg,mpegvideo,flv,asf,ogg,gif,apng,h264,\
+                          hevc,av1,obu,ivf,yuv4mpegpipe,mxf,rm,dv,nut,m4v,wav,mp3,flac,aac";
 /// Most bytes of a program's messages that are kept: the last ones.
 const MESSAGE_BYTES: usize = 4096;
 /// Most bytes of `ffprobe`'s answer.
@@ -34,10 +34,9 @@ const ANSWER_BYTES: u64 = 1 << 20;
 pub(super) fn read_video(path: &Path, reader: &FrameReader<'_>) -> Result<Video, MediaError> {
     let probe = Probe::of(path)?;
     let Some((total, fps)) = probe.frames() else {
-        let expected = "a video, a gif or a folder of frames";
         return Err(MediaError::unexpected(
             &reader.name,
-            expected,
+            EXPECTED,
             "a file without video frames",
         ));
     };
@@ -46,7 +45,8 @@ pub(super) fn read_video(path: &Path, reader: &FrameReader<'_>) -> Result<Video,
         .iter()
         .map(|index| format!("eq(n,{index})"))
         .collect();
-    // Numbering the chosen frames anew at a made-up rate keeps `ffmpeg` from repeating or dropping any for their times.
+    // Numbering the chosen frames anew at a made-up rate keeps `ffmpeg` from repeating or dropping
+    // any for their times.
     let filter = format!("select='{}',settb=1/25,setpts=N", wanted.join("+"));
     let output = ["-map", "0:V:0", "-vf", &filter, "-r", "25"];
     let format = [
@@ -85,8 +85,8 @@ pub(super) fn read_video(path: &Path, reader: &FrameReader<'_>) -> Result<Video,
 
 /// The audio track of a video file as mono samples at its own rate; `None` when it has none.
 ///
-/// # Errors
-/// When `ffprobe` or `ffmpeg` is missing, the file is not one that they decode, or its audio is damaged or too long.
+/// # Errors When `ffprobe` or `ffmpeg` is missing, the file is not one that they decode, or its
+/// audio is damaged or too long.
 pub fn read_video_audio(path: &Path) -> Result<Option<Pcm>, MediaError> {
     if path.is_dir() || !Probe::of(path)?.has_audio() {
         return Ok(None);
@@ -100,7 +100,8 @@ pub fn read_video_audio(path: &Path) -> Result<Option<Pcm>, MediaError> {
         Box::new(stream),
     ) {
         Ok(pcm) => Ok(Some(pcm)),
-        // What `ffmpeg` said, if it failed, is nearer to the cause than what its cut-off output looks like.
+        // What `ffmpeg` said, if it failed, is nearer to the cause than what its cut-off output
+        // looks like.
         Err(error) => match program.finish() {
             Some(message) => Err(MediaError::program_failed(display(path), FFMPEG, message)),
             None => Err(error),
@@ -198,7 +199,8 @@ fn fraction(text: &str) -> Option<f64> {
     (rate > 0.0 && rate.is_finite()).then_some(rate)
 }
 
-/// The next image of a stream of binary ppm images; `None` at its end, also in the middle of an image.
+/// The next image of a stream of binary ppm images; `None` at its end, also in the middle of an
+/// image.
 fn read_ppm(stream: &mut impl Read, name: &str) -> Result<Option<RgbImage>, MediaError> {
     let broken = |found: String| MediaError::program_failed(name, FFMPEG, found);
     let Some(magic) = read_word(stream) else {
@@ -316,7 +318,8 @@ impl Program {
         }
     }
 
-    /// The error of a program that did not give what was asked for; `otherwise` where it does not say why.
+    /// The error of a program that did not give what was asked for; `otherwise` where it does not
+    /// say why.
     fn failure(&mut self, otherwise: &str) -> MediaError {
         let message = self.finish().unwrap_or_else(|| otherwise.into());
         MediaError::program_failed(&self.name, self.program, message)
@@ -340,4 +343,49 @@ fn last_bytes(mut stream: impl Read) -> String {
         kept.drain(..kept.len().saturating_sub(MESSAGE_BYTES));
     }
     String::from_utf8_lossy(&kept).into_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ppm_images_are_read_one_after_the_other() {
+        let mut stream: &[u8] = b"P6\n2 1\n255\nabcdefP6\n1 1\n255\nxyzP6\n1 1\n255\nx";
+        let first = read_ppm(&mut stream, "a").unwrap().unwrap();
+        assert_eq!(
+            (first.dimensions(), first.as_raw().as_slice()),
+            ((2, 1), &b"abcdef"[..])
+        );
+        assert_eq!(
+            read_ppm(&mut stream, "a").unwrap().unwrap().as_raw(),
+            b"xyz"
+        );
+        assert!(read_ppm(&mut stream, "a").unwrap().is_none());
+        let mut junk: &[u8] = b"P5\n1 1\n255\nx";
+        assert!(read_ppm(&mut junk, "a").is_err());
+    }
+
+    #[test]
+    fn rates_are_fractions_above_zero() {
+        assert_eq!(fraction("30/1"), Some(30.0));
+        assert_eq!(fraction("30000/1001"), Some(30000.0 / 1001.0));
+        assert_eq!(fraction("0/0"), None);
+        assert_eq!(fraction(""), None);
+    }
+
+    #[test]
+    fn a_cover_picture_is_not_a_video() {
+        let probe: Probe = serde_json::from_str(
+            r#"{"streams": [
+                {"codec_type": "video", "avg_frame_rate": "0/0", "nb_read_packets": "1",
+                 "disposition": {"attached_pic": 1}},
+                {"codec_type": "audio"},
+                {"codec_type": "video", "avg_frame_rate": "0/0", "r_frame_rate": "25/1",
+                 "nb_read_packets": "50"}]}"#,
+        )
+        .unwrap();
+        assert_eq!(probe.frames(), Some((50, 25.0)));
+        assert!(probe.has_audio());
+    }
 }

@@ -6,10 +6,11 @@ use std::io::{Cursor, Read};
 use std::path::{Path, PathBuf};
 
 use image::codecs::gif::GifDecoder;
-use image::{AnimationDecoder, ImageDecoder, RgbImage};
+use image::{AnimationDecoder, ImageDecoder, Limits, RgbImage};
 
 use super::content::HEAD_BYTES;
 use super::error::{MediaError, display};
+use super::guard::guarded;
 use super::image_file::{check_size, read_file, read_image};
 use super::video::{FrameReader, Video};
 
@@ -17,7 +18,8 @@ use super::video::{FrameReader, Video};
 const FRAME_EXTENSIONS: [&str; 4] = ["png", "jpg", "jpeg", "webp"];
 /// Most pixels of all frames of a gif that are decoded: a short file can hold very many.
 const MAX_GIF_PIXELS: u64 = 10_000_000_000;
-/// Shortest delay of a gif frame in milliseconds that is believed, and what a shorter one means, as in browsers.
+/// Shortest delay of a gif frame in milliseconds that is believed, and what a shorter one means, as
+/// in browsers.
 const SHORTEST_DELAY: f64 = 20.0;
 const DEFAULT_DELAY: f64 = 100.0;
 
@@ -123,15 +125,19 @@ fn take_number<'a>(text: &mut &'a str) -> &'a str {
 /// Chosen frames of a gif, each as it is shown; what is transparent in all frames so far is white.
 pub(super) fn read_gif(path: &Path, reader: &FrameReader<'_>) -> Result<Video, MediaError> {
     let bytes = read_file(path, "a gif")?;
-    gif_frames(&bytes, reader)
+    guarded(&reader.name, "gif", || gif_frames(&bytes, reader))
 }
 
 fn gif_frames(bytes: &[u8], reader: &FrameReader<'_>) -> Result<Video, MediaError> {
     let damaged = |error| MediaError::damaged(&reader.name, "gif", error);
     let open = || -> Result<_, MediaError> {
-        let decoder = GifDecoder::new(Cursor::new(bytes)).map_err(damaged)?;
+        let mut decoder = GifDecoder::new(Cursor::new(bytes)).map_err(damaged)?;
         let (width, height) = decoder.dimensions();
         check_size(&reader.name, width, height)?;
+        // A frame can claim any size, but only one within the picture is of use.
+        let mut limits = Limits::no_limits();
+        limits.max_alloc = Some(4 * decoder.total_bytes());
+        decoder.set_limits(limits).map_err(damaged)?;
         Ok((decoder.into_frames(), u64::from(width) * u64::from(height)))
     };
     // A first pass counts: which frames are wanted depends on how many there are.
@@ -178,4 +184,23 @@ fn gif_frames(bytes: &[u8], reader: &FrameReader<'_>) -> Result<Video, MediaErro
         frames: chosen,
         fps: Some(fps),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_in_names_count_by_value() {
+        let mut names = [
+            "f10.png", "f9.png", "f009.png", "f1a2", "f1a10", "a", "f", "é2", "é10", "f1",
+        ];
+        names.sort_by(|a, b| natural_order(a, b));
+        assert_eq!(
+            names,
+            [
+                "a", "f", "f1", "f1a2", "f1a10", "f009.png", "f9.png", "f10.png", "é2", "é10"
+            ]
+        );
+    }
 }

@@ -1,9 +1,10 @@
 //! Image files to 8-bit RGB: png, jpeg, webp, and the first frame of a gif.
 //!
-//! Followed is the flow of the reference's helper library for opening a file: RGBA is pasted on white, every other kind
-//! is converted as Pillow's `convert("RGB")` does it, which drops transparency (grey with alpha, palettes, gifs). Unlike
-//! there, and like transformers' `load_image`, the EXIF orientation is applied. 16-bit channels keep their high byte;
-//! for 16-bit grey that differs from Pillow, which cuts everything above 255 off and returns a white image.
+//! Followed is the flow of the reference's helper library for opening a file: RGBA is pasted on
+//! white, every other kind is converted as Pillow's `convert("RGB")` does it, which drops
+//! transparency (grey with alpha, palettes, gifs). Unlike there, and like transformers'
+//! `load_image`, the EXIF orientation is applied. 16-bit channels keep their high byte; for 16-bit
+//! grey that differs from Pillow, which cuts everything above 255 off and returns a white image.
 
 use std::fs::File;
 use std::io::{Cursor, Read};
@@ -14,6 +15,7 @@ use image::{DynamicImage, ImageDecoder, ImageFormat, ImageReader, RgbImage, Rgba
 
 use super::content::describe;
 use super::error::{MediaError, display};
+use super::guard::guarded;
 use super::patches::check_aspect;
 
 /// Most pixels of an image that is decoded.
@@ -25,9 +27,8 @@ const EXPECTED: &str = "a png, jpeg, webp or gif image";
 
 /// Reads an image file as RGB; the content decides the format, not the extension.
 ///
-/// # Errors
-/// When the file cannot be read, is not one of the four formats, is damaged, has more than [`MAX_IMAGE_PIXELS`] or
-/// sides that differ by more than the processor takes.
+/// # Errors When the file cannot be read, is not one of the four formats, is damaged, has more than
+/// [`MAX_IMAGE_PIXELS`] or sides that differ by more than the processor takes.
 pub fn read_image(path: &Path) -> Result<RgbImage, MediaError> {
     let name = display(path);
     decode_image(&read_file(path, EXPECTED)?, &name)
@@ -66,6 +67,10 @@ fn decode_image(bytes: &[u8], name: &str) -> Result<RgbImage, MediaError> {
         ) => format,
         _ => return Err(MediaError::unexpected(name, EXPECTED, describe(bytes))),
     };
+    guarded(name, &describe(bytes), || decode(bytes, format, name))
+}
+
+fn decode(bytes: &[u8], format: ImageFormat, name: &str) -> Result<RgbImage, MediaError> {
     let damaged = |error: image::ImageError| MediaError::damaged(name, describe(bytes), error);
     let reader = ImageReader::with_format(Cursor::new(bytes), format);
     let mut decoder = reader.into_decoder().map_err(damaged)?;

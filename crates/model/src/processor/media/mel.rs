@@ -1,4 +1,5 @@
-//! Waveform to log-mel features, as the reference `WhisperFeatureExtractor` computes them (spec C.1).
+//! Waveform to log-mel features, as the reference `WhisperFeatureExtractor` computes them (spec
+//! C.1).
 
 use rayon::prelude::*;
 use realfft::RealFftPlanner;
@@ -8,7 +9,8 @@ use super::config::AudioConfig;
 use super::error::MediaError;
 use super::pcm::Pcm;
 
-/// Highest frequency of the mel filters in Hz: a constant of the reference, whatever the sampling rate.
+/// Highest frequency of the mel filters in Hz: a constant of the reference, whatever the sampling
+/// rate.
 const MAX_FREQUENCY: f64 = 8000.0;
 /// Smallest mel energy before the logarithm.
 const FLOOR: f64 = 1e-10;
@@ -26,7 +28,8 @@ pub struct LogMel {
     pub data: Vec<f32>,
 }
 
-/// Placeholder tokens of a clip with `mel_frames` frames, which is also the audio encoder's row count (spec C.2).
+/// Placeholder tokens of a clip with `mel_frames` frames, which is also the audio encoder's row
+/// count (spec C.2).
 pub fn audio_token_count(mel_frames: usize) -> usize {
     /// Mel frames of one encoder chunk, and the rows it becomes.
     const CHUNK: (usize, usize) = (100, 13);
@@ -56,7 +59,8 @@ impl LogMelExtractor {
         }
     }
 
-    /// Shortest clip that is taken as it is, in samples; a shorter one is padded with zeros at its end up to here.
+    /// Shortest clip that is taken as it is, in samples; a shorter one is padded with zeros at its
+    /// end up to here.
     ///
     /// The reference reflects `n_fft / 2` samples at both ends, which needs one more than that.
     pub fn min_samples(&self) -> usize {
@@ -87,7 +91,8 @@ impl LogMelExtractor {
         Ok(self.log_mel(&padded))
     }
 
-    /// `samples` with zeros up to [`min_samples`](Self::min_samples), then reflected at both ends without repeating the edge.
+    /// `samples` with zeros up to [`min_samples`](Self::min_samples), then reflected at both ends
+    /// without repeating the edge.
     fn pad(&self, samples: &[f32]) -> Vec<f32> {
         let mut clip = samples.to_vec();
         clip.resize(samples.len().max(self.min_samples()), 0.0);
@@ -238,5 +243,145 @@ fn mel_to_hz(mel: f64) -> f64 {
         mel * LINEAR_HZ / LINEAR_MELS
     } else {
         LINEAR_HZ * ((mel - LINEAR_MELS) * LOG_BASE.ln() / MELS_PER_LOG).exp()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn config() -> AudioConfig {
+        AudioConfig {
+            feature_size: 128,
+            hop_length: 160,
+            n_fft: 400,
+            sampling_rate: 16_000,
+            dither: 0.0,
+        }
+    }
+
+    fn close(found: f64, expected: f64, tolerance: f64) {
+        assert!(
+            (found - expected).abs() < tolerance,
+            "{found} is not {expected}"
+        );
+    }
+
+    #[test]
+    fn filters_are_those_of_the_specification() {
+        let filters = MelFilters::new(&config()).filters;
+        let expect = |mel: usize, start: usize, weights: &[f64]| {
+            assert_eq!(filters[mel].0, start, "filter {mel}");
+            filters[mel]
+                .1
+                .iter()
+                .zip(weights)
+                .for_each(|(&found, &weight)| close(found, weight, 1e-9));
+        };
+        expect(0, 1, &[0.012373986]);
+        expect(1, 1, &[0.030392565]);
+        expect(2, 2, &[0.024747973]);
+        expect(63, 41, &[0.006931381, 0.017935048]);
+        expect(127, 191, &[0.000475695, 0.001617172]);
+        let lengths = [0, 1, 2, 63, 127].map(|mel: usize| filters[mel].1.len());
+        assert_eq!(lengths, [1, 1, 1, 2, 9]);
+        close(filters[127].1.iter().sum(), 0.024936044, 1e-9);
+        assert!(filters.iter().all(|(_, weights)| !weights.is_empty()));
+    }
+
+    #[test]
+    fn a_tone_has_the_features_of_the_specification() {
+        let sample =
+            |n: usize| (0.5 * (std::f64::consts::TAU * 440.0 * n as f64 / 16_000.0).sin()) as f32;
+        let pcm = Pcm {
+            sample_rate: 16_000,
+            samples: (0..1600).map(sample).collect(),
+        };
+        let mel = LogMelExtractor::new(&config()).extract(&pcm).unwrap();
+        assert_eq!((mel.mels, mel.frames), (128, 10));
+        for (frame, bin, expected) in [
+            (0, 0, 0.907520),
+            (0, 12, 1.076695),
+            (0, 17, 1.176514),
+            (5, 10, -0.514646),
+            (5, 17, 1.337491),
+            (5, 18, 1.485354),
+            (5, 20, 1.287393),
+            (9, 17, 1.335882),
+            (9, 127, -0.514646),
+        ] {
+            close(
+                f64::from(mel.data[bin * mel.frames + frame]),
+                expected,
+                1e-5,
+            );
+        }
+        let mean =
+            mel.data.iter().map(|&value| f64::from(value)).sum::<f64>() / mel.data.len() as f64;
+        close(mean, -0.263762, 1e-5);
+    }
+
+    #[test]
+    fn token_counts_are_those_of_the_specification() {
+        for (frames, tokens) in [
+            (0, 0),
+            (1, 1),
+            (8, 1),
+            (9, 2),
+            (50, 7),
+            (99, 13),
+            (100, 13),
+            (101, 14),
+            (150, 20),
+            (200, 26),
+            (800, 104),
+            (1000, 130),
+            (3000, 390),
+            (30_000, 3900),
+        ] {
+            assert_eq!(audio_token_count(frames), tokens, "{frames} frames");
+        }
+    }
+
+    #[test]
+    fn a_short_clip_is_padded_with_zeros() {
+        let extractor = LogMelExtractor::new(&config());
+        assert_eq!(extractor.min_samples(), 201);
+        let clip = |samples: Vec<f32>| {
+            extractor.extract(&Pcm {
+                sample_rate: 16_000,
+                samples,
+            })
+        };
+        let mut padded = vec![0.25; 100];
+        let short = clip(padded.clone()).unwrap();
+        padded.resize(201, 0.0);
+        assert_eq!(clip(padded).unwrap(), short);
+        assert_eq!(short.frames, 1);
+        assert_eq!(clip(vec![0.5; 479]).unwrap().frames, 2);
+        assert!(clip(vec![]).is_err());
+    }
+
+    #[test]
+    fn silence_is_all_floor() {
+        let pcm = Pcm {
+            sample_rate: 16_000,
+            samples: vec![0.0; 1600],
+        };
+        let mel = LogMelExtractor::new(&config()).extract(&pcm).unwrap();
+        assert!(mel.data.iter().all(|&value| value == -1.5));
+    }
+
+    #[test]
+    fn another_rate_is_refused() {
+        let pcm = Pcm {
+            sample_rate: 24_000,
+            samples: vec![0.0; 1600],
+        };
+        let text = LogMelExtractor::new(&config())
+            .extract(&pcm)
+            .unwrap_err()
+            .to_string();
+        assert_eq!(text, "`audio`: expected audio at 16000 Hz, found 24000 Hz");
     }
 }

@@ -1,14 +1,16 @@
 //! Media files to the numbers the towers take: sound to log-mel, images and videos to patches.
 //!
-//! Each step is held to the reference processor of transformers (spec C.1, C.2, D.1, D.2); where the reference has two
-//! ways, the module says which one is followed.
+//! Each step is held to the reference processor of transformers (spec C.1, C.2, D.1, D.2); where
+//! the reference has two ways, the module says which one is followed.
 
 mod audio_file;
 mod config;
 mod content;
+mod edit_list;
 mod error;
 mod ffmpeg;
 mod frames;
+mod guard;
 mod image_file;
 mod mel;
 mod patches;

@@ -40,8 +40,9 @@ impl From<&ImageConfig> for PixelLimits {
 pub struct Patches {
     /// Patches along time, height and width: `[t, h, w]`.
     pub grid: [usize; 3],
-    /// Normalised pixels `[t·h·w, 3·temporal_patch_size·patch_size²]`, row-major. Rows are ordered by (t, block row,
-    /// block column, row in block, column in block), columns by (colour, frame, y, x).
+    /// Normalised pixels `[t·h·w, 3·temporal_patch_size·patch_size²]`, row-major. Rows are ordered
+    /// by (t, block row, block column, row in block, column in block), columns by (colour, frame,
+    /// y, x).
     pub data: Vec<f32>,
 }
 
@@ -59,8 +60,9 @@ impl Patches {
 
 /// The size `(height, width)` to which the reference resizes an image, in pixels.
 ///
-/// Both sides are rounded (half to even) to multiples of the factor; when that leaves the pixel limits, the sides are
-/// scaled so that the area fits, rounding down above the maximum and up below the minimum.
+/// Both sides are rounded (half to even) to multiples of the factor; when that leaves the pixel
+/// limits, the sides are scaled so that the area fits, rounding down above the maximum and up below
+/// the minimum.
 ///
 /// # Errors
 /// When one side is more than [`MAX_ASPECT`] times the other, or zero.
@@ -89,7 +91,8 @@ pub fn smart_resize(
 
 /// Resizes an image and cuts it into patches; the one frame stands for all frames of a patch.
 ///
-/// Followed is the processor alone, with one resize; the helper library of the reference resizes twice by default.
+/// Followed is the processor alone, with one resize; the helper library of the reference resizes
+/// twice by default.
 ///
 /// # Errors
 /// As [`smart_resize`].
@@ -120,7 +123,8 @@ pub(super) fn check_aspect(name: &str, width: usize, height: usize) -> Result<()
 
 /// Cuts frames of one size, whose sides are multiples of the factor, into patches.
 ///
-/// Too few frames for the last patch in time are filled up by repeating the last one. `frames` must not be empty.
+/// Too few frames for the last patch in time are filled up by repeating the last one. `frames` must
+/// not be empty.
 pub(super) fn cut(frames: &[&RgbImage], config: &ImageConfig) -> Patches {
     let &ImageConfig {
         patch_size,
@@ -166,11 +170,91 @@ pub(super) fn cut(frames: &[&RgbImage], config: &ImageConfig) -> Patches {
     Patches { grid, data }
 }
 
-/// Normalised value of every sample of every colour, fused as in the reference: `(x − 255·mean) / (255·std)`.
+/// Normalised value of every sample of every colour, fused as in the reference: `(x − 255·mean) /
+/// (255·std)`.
 fn normalised_values(config: &ImageConfig) -> [[f32; 256]; CHANNELS] {
     std::array::from_fn(|colour| {
         let mean = config.image_mean[colour] * 255.0;
         let std = config.image_std[colour] * 255.0;
         std::array::from_fn(|sample| (sample as f32 - mean) / std)
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LIMITS: PixelLimits = PixelLimits {
+        factor: 32,
+        min_pixels: 3136,
+        max_pixels: 12_845_056,
+    };
+
+    #[test]
+    fn sizes_are_those_of_the_reference() {
+        for ((height, width), expected) in [
+            ((480, 640), (480, 640)),
+            ((1080, 1920), (1088, 1920)),
+            // 22.5 rounds to the even 22.
+            ((720, 1280), (704, 1280)),
+            ((224, 224), (224, 224)),
+            ((100, 50), (96, 64)),
+            ((16, 16), (64, 64)),
+            ((1, 1), (64, 64)),
+            ((4000, 6000), (2912, 4384)),
+        ] {
+            assert_eq!(
+                smart_resize(height, width, LIMITS).unwrap(),
+                expected,
+                "{height}×{width}"
+            );
+        }
+    }
+
+    #[test]
+    fn sides_that_differ_too_much_are_refused() {
+        assert!(smart_resize(1, 200, LIMITS).is_ok());
+        assert!(smart_resize(201, 1, LIMITS).is_err());
+        assert!(smart_resize(0, 1, LIMITS).is_err());
+    }
+
+    #[test]
+    fn rows_and_columns_follow_the_specified_order() {
+        let config = ImageConfig {
+            min_pixels: 1,
+            max_pixels: 1 << 20,
+            patch_size: 2,
+            temporal_patch_size: 2,
+            merge_size: 2,
+            image_mean: [0.5, 0.25, 0.0],
+            image_std: [0.5, 0.25, 1.0],
+        };
+        let frame = |shift: u32| {
+            RgbImage::from_fn(12, 8, |x, y| {
+                image::Rgb([1, 2, 3].map(|c| (shift + 40 * c + 12 * y + x) as u8))
+            })
+        };
+        let frames = [frame(0), frame(7), frame(21)];
+        let patches = cut(&frames.iter().collect::<Vec<_>>(), &config);
+        assert_eq!(patches.grid, [2, 4, 6]);
+        // (t, block row, block column, row in block, column in block) and (colour, frame, y, x),
+        // slowest first.
+        let mut expected = Vec::new();
+        for (t, block_row, block_column) in product([2, 2, 3]) {
+            for (row, column, colour) in product([2, 2, 3]) {
+                for (frame, y, x) in product([2, 2, 2]) {
+                    let image = &frames[(2 * t + frame).min(2)];
+                    let (top, left) = (2 * (2 * block_row + row), 2 * (2 * block_column + column));
+                    let sample = image.get_pixel((left + x) as u32, (top + y) as u32)[colour];
+                    let (mean, std) = (config.image_mean[colour], config.image_std[colour]);
+                    expected.push((f32::from(sample) - mean * 255.0) / (std * 255.0));
+                }
+            }
+        }
+        assert_eq!(patches.data, expected);
+    }
+
+    fn product([a, b, c]: [usize; 3]) -> impl Iterator<Item = (usize, usize, usize)> {
+        (0..a * b * c).map(move |index| (index / (b * c), index / c % b, index % c))
+    }
 }

@@ -1,8 +1,9 @@
 //! Bicubic resize of 8-bit RGB with antialias, as the reference image processor does it.
 //!
-//! The default processor of the reference resizes a `u8` tensor with torchvision, which on a CPU means ATen's fixed-point
-//! path: rows first, then columns, an 8-bit image between the two, `i16` weights. Every step here is the same integer
-//! arithmetic, so the result is equal bit for bit, not merely close (spec D.1, item 3).
+//! The default processor of the reference resizes a `u8` tensor with torchvision, which on a CPU
+//! means ATen's fixed-point path: rows first, then columns, an 8-bit image between the two, `i16`
+//! weights. Every step here is the same integer arithmetic, so the result is equal bit for bit, not
+//! merely close (spec D.1, item 3).
 
 use image::RgbImage;
 use rayon::prelude::*;
@@ -11,14 +12,16 @@ use rayon::prelude::*;
 const CHANNELS: usize = 3;
 /// Support of the cubic kernel in output pixels, on either side.
 const CUBIC_SUPPORT: f64 = 2.0;
-/// The reference's cubic parameter when antialias is on (Keys' kernel; without antialias it would be -0.75).
+/// The reference's cubic parameter when antialias is on (Keys' kernel; without antialias it would
+/// be -0.75).
 const CUBIC_A: f64 = -0.5;
 /// Most fractional bits the reference gives a weight.
 const MAX_PRECISION: u32 = 22;
 
 /// Resizes `image` to `width` × `height` pixels with the bicubic antialias filter.
 ///
-/// An axis whose size does not change is copied, not filtered, as in the reference. Both sizes must be above zero.
+/// An axis whose size does not change is copied, not filtered, as in the reference. Both sizes must
+/// be above zero.
 pub fn resize_bicubic(image: &RgbImage, width: u32, height: u32) -> RgbImage {
     let (from_width, from_height) = (image.width() as usize, image.height() as usize);
     let (to_width, to_height) = (width as usize, height as usize);
@@ -33,7 +36,8 @@ pub fn resize_bicubic(image: &RgbImage, width: u32, height: u32) -> RgbImage {
         .expect("a pass writes width * height * 3 bytes")
 }
 
-/// Filter taps of one axis: for each output position the first input position and the fixed-point weights from there.
+/// Filter taps of one axis: for each output position the first input position and the fixed-point
+/// weights from there.
 struct Taps {
     /// First input position of each output position; length = output size.
     starts: Vec<usize>,
@@ -60,7 +64,8 @@ impl Taps {
         let mut exact = Vec::new();
         for position in 0..to {
             let center = scale * (position as f64 + 0.5);
-            // Truncation toward zero, as the cast in the reference does, is what decides the tap count at the edges.
+            // Truncation toward zero, as the cast in the reference does, is what decides the tap
+            // count at the edges.
             let start = ((center - support + 0.5) as i64).max(0) as usize;
             let end = ((center + support + 0.5) as i64).clamp(0, from as i64) as usize;
             let first = exact.len();

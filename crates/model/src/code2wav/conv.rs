@@ -1,0 +1,157 @@
+//! Convolutions in time whose state is the end of their input.
+
+use burn::tensor::{DType, Device, Tensor, s};
+use burn_omni_quant::{Linear, Weight, Weights};
+
+/// A causal convolution of stride 1; before a stream begins there is silence.
+#[derive(Clone, Debug)]
+pub(super) struct CausalConv {
+    kernel: Linear,
+    size: ConvSize,
+}
+
+/// The sizes of a convolution.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct ConvSize {
+    pub(super) width: usize,
+    pub(super) out: usize,
+    pub(super) taps: usize,
+    pub(super) dilation: usize,
+}
+
+impl ConvSize {
+    /// Rows before its own that an output row depends on.
+    pub(super) fn reach(self) -> usize {
+        (self.taps - 1) * self.dilation
+    }
+}
+
+/// The last rows of a stream that a convolution will need again, `[reach, width]`.
+#[derive(Clone, Debug)]
+pub(super) struct History(Tensor<2>);
+
+impl History {
+    /// The silence before a stream.
+    pub(super) fn silence(shape: [usize; 2], options: (&Device, DType)) -> Self {
+        Self(Tensor::zeros(shape, options))
+    }
+
+    /// The new rows behind the kept ones, of which the last are kept.
+    ///
+    /// # Shapes
+    /// - x: `[rows, width]`
+    /// - output: `[reach + rows, width]`
+    pub(super) fn extend(&mut self, x: Tensor<2>) -> Tensor<2> {
+        let [reach, _] = self.0.dims();
+        let all = Tensor::cat(vec![self.0.clone(), x], 0);
+        let [rows, _] = all.dims();
+        self.0 = all.clone().slice(s![rows - reach.., ..]);
+        all
+    }
+}
+
+impl CausalConv {
+    /// Loads `conv.weight` `[out, width, taps]` and `conv.bias`.
+    pub(super) fn load(weights: &Weights<'_>, size: ConvSize) -> Self {
+        let ConvSize {
+            width, out, taps, ..
+        } = size;
+        // [out, width, taps] -> [out, taps * width]
+        let taps_first = |values: Vec<f32>| {
+            let mut matrix = Vec::with_capacity(values.len());
+            for row in values.chunks_exact(width * taps) {
+                for tap in 0..taps {
+                    matrix.extend(row.iter().skip(tap).step_by(taps));
+                }
+            }
+            matrix
+        };
+        let kernel = weights
+            .at("conv")
+            .kernel([out, width, taps], [out, taps * width], taps_first);
+        Self { kernel, size }
+    }
+
+    pub(super) fn history(&self, options: (&Device, DType)) -> History {
+        History::silence([self.size.reach(), self.size.width], options)
+    }
+
+    /// # Shapes
+    /// - x: `[rows, width]`
+    /// - output: `[rows, out]`
+    pub(super) fn forward(&self, x: Tensor<2>, history: &mut History) -> Tensor<2> {
+        self.kernel
+            .causal_conv1d(history.extend(x), self.size.dilation)
+    }
+}
+
+/// A transposed convolution of stride `rate` whose taps overlap with those of the row before, twice `rate` of them.
+///
+/// As a causal convolution of two taps that makes `rate` rows at once: row `i` and the one before it make the samples
+/// from `i * rate` on. The reference cuts off what the first row of a stream makes alone, so that row only waits here.
+#[derive(Clone, Debug)]
+pub(super) struct TransposedConv {
+    kernel: Linear,
+    rate: usize,
+    out: usize,
+}
+
+/// The last row of a stream, `[1, width]`, or nothing before it began.
+#[derive(Clone, Debug, Default)]
+pub(super) struct LastRow(Option<Tensor<2>>);
+
+impl TransposedConv {
+    /// Loads `conv.weight` `[width, out, 2 * rate]` and `conv.bias`.
+    pub(super) fn load(weights: &Weights<'_>, [width, out]: [usize; 2], rate: usize) -> Self {
+        let kernel = upsampling(&weights.at("conv"), [width, out], rate, 2);
+        Self { kernel, rate, out }
+    }
+
+    /// `None` when the stream is too short for any output.
+    ///
+    /// # Shapes
+    /// - x: `[rows, width]`
+    /// - output: `[rows * rate, out]`, one row's less at the begin of a stream
+    pub(super) fn forward(&self, x: Tensor<2>, last: &mut LastRow) -> Option<Tensor<2>> {
+        let x = match last.0.take() {
+            Some(row) => Tensor::cat(vec![row, x], 0),
+            None => x,
+        };
+        let [rows, _] = x.dims();
+        last.0 = Some(x.clone().slice(s![rows - 1.., ..]));
+        if rows == 1 {
+            return None;
+        }
+        // [rows - 1, rate * out]
+        let y = self.kernel.causal_conv1d(x, 1);
+        Some(y.reshape([(rows - 1) * self.rate, self.out]))
+    }
+}
+
+/// The kernel of a transposed convolution of stride `rate`, `[width, out, overlap * rate]`, as a matrix
+/// `[rate * out, overlap * width]` that makes the `rate` rows of one place from the `overlap` last input rows.
+pub(super) fn upsampling(
+    weights: &Weights<'_>,
+    [width, out]: [usize; 2],
+    rate: usize,
+    overlap: usize,
+) -> Linear {
+    let taps = overlap * rate;
+    let transpose = |values: Vec<f32>| {
+        let mut matrix = Vec::with_capacity(values.len());
+        for step in 0..rate {
+            for channel in 0..out {
+                // The oldest input row meets the last taps.
+                for part in (0..overlap).rev() {
+                    let first = channel * taps + part * rate + step;
+                    matrix.extend(values[first..].iter().step_by(out * taps));
+                }
+            }
+        }
+        matrix
+    };
+    let shape = [rate * out, overlap * width];
+    let weight = weights.mapped("weight", [width, out, taps], shape, transpose);
+    let bias = weights.mapped("bias", [out], [rate * out], |bias| bias.repeat(rate));
+    Linear::new(Weight::Dense(weight), Some(bias))
+}

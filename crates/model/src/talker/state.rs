@@ -1,0 +1,66 @@
+//! What the talker remembers of a stream.
+
+use burn::tensor::{DType, Device};
+
+use crate::config::TalkerTextConfig;
+use crate::layers::KvCache;
+
+/// Keys and values of every layer, and the place in the sequence.
+#[derive(Clone, Debug)]
+pub struct TalkerState {
+    pub(super) caches: Vec<KvCache>,
+    pub(super) next_position: f32,
+}
+
+/// A place in a talker's sequence, to which its state can go back.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct TalkerPlace {
+    rows: usize,
+    next_position: f32,
+}
+
+impl TalkerState {
+    pub(super) fn new(
+        config: &TalkerTextConfig,
+        capacity: usize,
+        (device, dtype): (&Device, DType),
+    ) -> Self {
+        let size = [config.num_key_value_heads, config.head_dim];
+        Self {
+            caches: (0..config.num_hidden_layers)
+                .map(|_| KvCache::new(capacity, size, dtype, device))
+                .collect(),
+            next_position: 0.0,
+        }
+    }
+
+    /// Rows seen so far.
+    #[must_use]
+    pub fn rows(&self) -> usize {
+        self.caches.first().map_or(0, KvCache::len)
+    }
+
+    /// Rows there is room for.
+    #[must_use]
+    pub fn capacity(&self) -> usize {
+        self.caches.first().map_or(0, KvCache::capacity)
+    }
+
+    /// Where the sequence is now.
+    #[must_use]
+    pub fn place(&self) -> TalkerPlace {
+        TalkerPlace {
+            rows: self.rows(),
+            next_position: self.next_position,
+        }
+    }
+
+    /// Forgets everything behind `place`. The rows of the user's turns are the same in the next prompt of a
+    /// conversation, so the reply behind them can be taken back and the next turns go on from there.
+    pub fn rewind(&mut self, place: TalkerPlace) {
+        self.caches
+            .iter_mut()
+            .for_each(|cache| cache.truncate(place.rows));
+        self.next_position = place.next_position;
+    }
+}
