@@ -231,10 +231,9 @@ fn select(
     let count = selected.len();
     let width_differs = golden.shape.len() == 2 && golden.shape[1] != width;
     if width_differs || count != golden.data.len() {
-        let rows = rows.map_or(count / width, <[usize]>::len);
+        let shape = &golden.shape;
         return Err(format!(
-            "{rows} rows of {width} values, golden {:?}",
-            golden.shape
+            "{count} values in rows of {width}, golden {shape:?}"
         ));
     }
     Ok(selected)

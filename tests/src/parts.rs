@@ -9,7 +9,7 @@ use burn_omni_model::config::{Config, SpecialIds, TalkerConfig};
 use burn_omni_model::layers::Rope;
 use burn_omni_model::processor::Processor;
 use burn_omni_model::talker::Talker;
-use burn_omni_model::thinker::Thinker;
+use burn_omni_model::thinker::{AudioTower, Thinker, VisionTower};
 use burn_omni_quant::checkpoint::{Checkpoint, Component};
 use burn_omni_quant::{Embedding, LoadOptions, Weights, load};
 
@@ -26,6 +26,7 @@ pub struct Parts {
     pub processor: Processor,
     checkpoint: Checkpoint,
     thinking: OnceLock<Thinking>,
+    towers: OnceLock<Towers>,
     talking: OnceLock<Talking>,
     code2wav: OnceLock<Code2Wav>,
 }
@@ -37,6 +38,15 @@ pub struct Thinking {
     pub thinker: Thinker,
     /// The way from each layer's input to its routes.
     pub routes: Vec<Route>,
+}
+
+/// The encoders of sound and sight.
+#[derive(Debug)]
+pub struct Towers {
+    /// Clips to rows.
+    pub audio: AudioTower,
+    /// Pictures and films to rows.
+    pub vision: VisionTower,
 }
 
 /// The talker, with what its layers do not tell.
@@ -76,6 +86,7 @@ impl Parts {
             processor,
             checkpoint,
             thinking: OnceLock::new(),
+            towers: OnceLock::new(),
             talking: OnceLock::new(),
             code2wav: OnceLock::new(),
         }
@@ -104,6 +115,22 @@ impl Parts {
                     .list(text.num_hidden_layers, |layer| {
                         Route::load(layer, text.attention(), text.moe())
                     }),
+            })
+        })
+    }
+
+    /// The encoders.
+    pub fn towers(&self) -> &Towers {
+        let config = &self.config.thinker;
+        self.towers.get_or_init(|| {
+            self.component(Component::Thinker, |weights| {
+                // A component is loaded as a whole.
+                let _ = Thinker::load(weights, config, None);
+                let (audio, vision) = (weights.at("audio_tower"), weights.at("visual"));
+                Towers {
+                    audio: AudioTower::load(&audio, &config.audio_config),
+                    vision: VisionTower::load(&vision, &config.vision_config),
+                }
             })
         })
     }
