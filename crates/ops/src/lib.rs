@@ -26,6 +26,8 @@ mod attention;
     )
 )]
 mod backend;
+#[cfg(any(feature = "flex", feature = "cube"))]
+pub mod check;
 mod functions;
 pub mod reference;
 

@@ -17,5 +17,5 @@ mod weights;
 pub use embedding::Embedding;
 pub use experts::Experts;
 pub use linear::{Bias, Linear, Weight};
-pub use load::{LoadError, LoadOptions, load};
+pub use load::{LoadError, LoadOptions, check, load};
 pub use weights::Weights;

@@ -115,14 +115,24 @@ pub fn load<T>(
     options: LoadOptions<'_>,
     build: impl Fn(&Weights<'_>) -> T,
 ) -> Result<T, LoadError> {
-    let context = Context::new(tensors, options, Pass::Check);
-    build(&Weights::root(&context));
-    context.finish()?;
+    check(tensors, options, &build).1?;
     Ok(build(&Weights::root(&Context::new(
         tensors,
         options,
         Pass::Read,
     ))))
+}
+
+/// The first pass of [`load`] alone: the component with tensors without content, and what is wrong with its names, shapes
+/// and dtypes. No weight is read.
+pub fn check<T>(
+    tensors: &TensorSet,
+    options: LoadOptions<'_>,
+    build: impl Fn(&Weights<'_>) -> T,
+) -> (T, Result<(), LoadError>) {
+    let context = Context::new(tensors, options, Pass::Check);
+    let built = build(&Weights::root(&context));
+    (built, context.finish())
 }
 
 /// Which of the two passes this is.

@@ -3,23 +3,25 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use burn::tensor::{DType, Device};
+use burn::tensor::Device;
 use burn_omni_model::config::{Config, SpecialIds};
 use burn_omni_model::processor::Processor;
 use burn_omni_model::thinker::Thinker;
-use burn_omni_quant::checkpoint::{Checkpoint, Component, TensorSet};
-use burn_omni_quant::{LoadOptions, Weights, load};
 
+pub(crate) use crate::loading::Loader;
+use crate::loading::Opened;
 use crate::pipeline::Job;
 use crate::speech::SpeechModel;
-use crate::{Error, MemoryPlan, Request, Stream};
+use crate::{Error, MemoryPlan, Request, Sampling, Stream};
 
 /// What to load, and where to.
 pub struct EngineConfig {
-    dir: PathBuf,
-    device: Device,
-    max_context: Option<usize>,
-    speech: bool,
+    pub(crate) dir: PathBuf,
+    pub(crate) device: Device,
+    pub(crate) max_context: Option<usize>,
+    pub(crate) speech: bool,
+    /// Speech that must be possible: `Some(None)` in the checkpoint's own voice.
+    pub(crate) voice: Option<Option<String>>,
     progress: Box<dyn Fn(LoadProgress)>,
 }
 
@@ -41,6 +43,7 @@ impl EngineConfig {
             device: Device::default(),
             max_context: None,
             speech: true,
+            voice: None,
             progress: Box::new(|_| {}),
         }
     }
@@ -66,11 +69,24 @@ impl EngineConfig {
         self
     }
 
+    /// Demands speech in this voice, or in the checkpoint's own: a checkpoint that cannot do so is refused before a weight
+    /// is read.
+    #[must_use]
+    pub fn voice(mut self, voice: Option<String>) -> Self {
+        self.speech = true;
+        self.voice = Some(voice);
+        self
+    }
+
     /// Called after every tensor that was read.
     #[must_use]
     pub fn progress(mut self, progress: impl Fn(LoadProgress) + 'static) -> Self {
         self.progress = Box::new(progress);
         self
+    }
+
+    pub(crate) fn report(&self, progress: LoadProgress) {
+        (self.progress)(progress);
     }
 }
 
@@ -100,49 +116,47 @@ impl Engine {
     /// # Errors
     /// When the checkpoint, its config or its side files cannot be used; nothing was loaded then.
     pub fn load(engine: EngineConfig) -> Result<Self, Error> {
-        let checkpoint = Checkpoint::open(&engine.dir)?;
-        let mut config = Config::from_checkpoint(&checkpoint)?;
-        let processor = Processor::load(&checkpoint, &config.thinker)?;
-        let ids = config.resolve_ids(|token| processor.tokenizer().token_id(token))?;
-        let longest = config.thinker.text_config.max_position_embeddings;
-        let context = engine.max_context.unwrap_or(longest);
-        if context == 0 || context > longest {
-            let found = context.to_string();
-            return Err(Error::BadSetting {
-                field: "max_context",
-                expected: "1 up to max_position_embeddings of the model",
-                found,
-            });
+        let opened = Opened::read(&engine)?;
+        let speech = engine.speech && opened.config.can_speak();
+        let plan = MemoryPlan::new(&opened.checkpoint, &opened.config, opened.context);
+        let plan = if speech { plan } else { plan.thinker() };
+        // All components are checked before any is read, so that the last one's fault costs no waiting.
+        let dry = Loader::new(&opened.checkpoint, &engine, speech).dry();
+        opened.components(&dry, speech)?;
+        if let Some(problem) = dry.into_problems().into_iter().next() {
+            return Err(problem);
         }
-        let speech = engine.speech && config.can_speak();
-        let plan = MemoryPlan::new(&checkpoint, &config, context);
-        let loader = Loader::new(&checkpoint, &engine, speech);
-        let accept = config
-            .talker
-            .as_ref()
-            .filter(|_| speech)
-            .map(|talker| talker.accept_hidden_layer);
-        let thinker = loader.component(Component::Thinker, |weights| {
-            Thinker::load(weights, &config.thinker, accept)
-        })?;
-        let speech = if speech {
-            Some(SpeechModel::load(&loader, &config, &thinker, &ids)?)
-        } else {
-            None
-        };
-        let dir = checkpoint.dir().to_owned();
+        let loader = Loader::new(&opened.checkpoint, &engine, speech);
+        let (thinker, speech) = opened.components(&loader, speech)?;
+        let dir = opened.checkpoint.dir().to_owned();
         Ok(Self {
             model: Arc::new(Model {
                 dir,
-                config,
-                ids,
-                processor,
+                config: opened.config,
+                ids: opened.ids,
+                processor: opened.processor,
                 thinker,
                 speech,
-                context,
+                context: opened.context,
                 plan,
             }),
         })
+    }
+
+    /// Everything that would keep a checkpoint from being loaded, in the order in which it would be met: files, config,
+    /// then the names, shapes and dtypes of every component's tensors. No weight is read.
+    #[must_use]
+    pub fn check(engine: EngineConfig) -> Vec<Error> {
+        let checked = || -> Result<_, Error> {
+            let opened = Opened::read(&engine)?;
+            let speech = engine.speech && opened.config.can_speak();
+            let loader = Loader::new(&opened.checkpoint, &engine, speech).dry();
+            let built = opened.components(&loader, speech);
+            let mut problems = loader.into_problems();
+            problems.extend(built.err());
+            Ok(problems)
+        };
+        checked().unwrap_or_else(|error| vec![error])
     }
 
     /// Answers a request on a thread of its own.
@@ -152,7 +166,7 @@ impl Engine {
     pub fn generate(&self, request: Request) -> Result<Stream, Error> {
         request.check()?;
         if let Some(speech) = &request.speech {
-            self.speaker(speech.voice.as_deref())?;
+            self.check_voice(speech.voice.as_deref())?;
         }
         let model = self.model.clone();
         Ok(Stream::spawn(move |sink| {
@@ -169,7 +183,21 @@ impl Engine {
     /// The voices, when the model can speak.
     #[must_use]
     pub fn voices(&self) -> Vec<String> {
-        self.model.voices()
+        voices(&self.model.config)
+    }
+
+    /// Checks that the model can speak in this voice, or in the checkpoint's own.
+    ///
+    /// # Errors
+    /// When it cannot speak, or has no such voice.
+    pub fn check_voice(&self, voice: Option<&str>) -> Result<(), Error> {
+        self.model.speaker(voice).map(|_| ())
+    }
+
+    /// How tokens are chosen when a request does not say it: as the checkpoint says, else greedily.
+    #[must_use]
+    pub fn sampling(&self) -> Sampling {
+        self.model.sampling()
     }
 
     /// The memory that the model takes.
@@ -183,102 +211,67 @@ impl Engine {
     pub fn template_is_fallback(&self) -> bool {
         self.model.processor.template_is_fallback()
     }
-
-    /// The codec id of a voice.
-    fn speaker(&self, voice: Option<&str>) -> Result<u32, Error> {
-        self.model.speaker(voice)
-    }
 }
 
 impl Model {
-    fn voices(&self) -> Vec<String> {
-        self.config
-            .talker
-            .iter()
-            .flat_map(|talker| talker.speaker_id.keys().cloned())
-            .collect()
+    /// The checkpoint's sampling, else greedy.
+    pub(crate) fn sampling(&self) -> Sampling {
+        let generation = &self.config.generation;
+        let penalty = generation.repetition_penalty.unwrap_or(1.0) as f32;
+        let greedy = Sampling {
+            repetition_penalty: penalty,
+            ..Sampling::GREEDY
+        };
+        if generation.do_sample != Some(true) {
+            return greedy;
+        }
+        Sampling {
+            temperature: generation.temperature.unwrap_or(1.0) as f32,
+            top_k: generation.top_k.unwrap_or(50),
+            top_p: generation.top_p.unwrap_or(1.0) as f32,
+            ..greedy
+        }
     }
 
     /// The codec id of a voice, or of the checkpoint's own choice.
     pub(crate) fn speaker(&self, voice: Option<&str>) -> Result<u32, Error> {
-        let (Some(talker), Some(_)) = (&self.config.talker, &self.speech) else {
-            let missing = match &self.config.talker {
-                None => "talker",
-                Some(_) if self.config.code2wav.is_none() => "code2wav",
-                Some(_) => "talker loaded",
-            };
-            return Err(Error::CannotSpeak {
+        let id = speaker(&self.dir, &self.config, voice)?;
+        match self.speech {
+            Some(_) => Ok(id),
+            None => Err(Error::CannotSpeak {
                 dir: self.dir.clone(),
-                missing,
-            });
-        };
-        let found = match voice {
-            Some(voice) => talker.speaker(voice),
-            None => talker.default_speaker().map(|(_, id)| id),
-        };
-        let voice = voice.unwrap_or_default().to_owned();
-        found.ok_or_else(|| Error::UnknownVoice {
-            voice,
-            voices: self.voices(),
-        })
-    }
-}
-
-/// Loads components and counts their bytes.
-pub(crate) struct Loader<'a> {
-    checkpoint: &'a Checkpoint,
-    device: &'a Device,
-    report: Box<dyn Fn(u64) + 'a>,
-}
-
-impl<'a> Loader<'a> {
-    fn new(checkpoint: &'a Checkpoint, engine: &'a EngineConfig, speech: bool) -> Self {
-        let wanted = |set: &&TensorSet| speech || set.component() == Component::Thinker;
-        let total = checkpoint
-            .components()
-            .filter(wanted)
-            .map(TensorSet::bytes)
-            .sum();
-        let loaded = std::cell::Cell::new(0);
-        let report = Box::new(move |bytes| {
-            loaded.set(loaded.get() + bytes);
-            (engine.progress)(LoadProgress {
-                loaded: loaded.get(),
-                total,
-            });
-        });
-        Self {
-            checkpoint,
-            device: &engine.device,
-            report,
+                missing: "talker loaded",
+            }),
         }
     }
-
-    /// Loads one component.
-    pub(crate) fn component<T>(
-        &self,
-        component: Component,
-        build: impl Fn(&Weights<'_>) -> T,
-    ) -> Result<T, Error> {
-        let tensors = self
-            .checkpoint
-            .component(component)
-            .expect("the config was read from this component");
-        let options = LoadOptions {
-            device: self.device,
-            dtype: DType::F32,
-            progress: &*self.report,
-        };
-        Ok(load(tensors, options, build)?)
-    }
 }
 
-/// Opens a checkpoint and its config, without loading it.
-///
-/// # Errors
-/// When either cannot be used.
-pub(crate) fn open(dir: &Path) -> Result<(Checkpoint, Config), Error> {
-    let checkpoint = Checkpoint::open(dir)?;
-    let config = Config::from_checkpoint(&checkpoint)?;
-    Ok((checkpoint, config))
+/// The names of the voices.
+fn voices(config: &Config) -> Vec<String> {
+    let talker = config.talker.iter();
+    talker
+        .flat_map(|talker| talker.speaker_id.keys().cloned())
+        .collect()
+}
+
+/// The codec id of a voice of a checkpoint, or of its own choice.
+pub(crate) fn speaker(dir: &Path, config: &Config, voice: Option<&str>) -> Result<u32, Error> {
+    let (Some(talker), Some(_)) = (&config.talker, &config.code2wav) else {
+        let missing = match &config.talker {
+            None => "talker",
+            Some(_) => "code2wav",
+        };
+        return Err(Error::CannotSpeak {
+            dir: dir.into(),
+            missing,
+        });
+    };
+    let found = match voice {
+        Some(voice) => talker.speaker(voice),
+        None => talker.default_speaker().map(|(_, id)| id),
+    };
+    found.ok_or_else(|| Error::UnknownVoice {
+        voice: voice.unwrap_or_default().to_owned(),
+        voices: voices(config),
+    })
 }

@@ -34,7 +34,7 @@ pub enum Error {
         /// Name of the setting.
         field: &'static str,
         /// Its range, in words.
-        expected: &'static str,
+        expected: String,
         /// What was given.
         found: String,
     },

@@ -22,6 +22,7 @@
 mod engine;
 mod error;
 mod event;
+mod loading;
 mod memory;
 mod pipeline;
 mod request;

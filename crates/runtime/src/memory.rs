@@ -6,7 +6,7 @@ use burn_omni_model::config::Config;
 use burn_omni_quant::checkpoint::{Checkpoint, Component};
 use serde::Serialize;
 
-use crate::{Error, engine};
+use crate::{Error, loading};
 
 /// Bytes of an activation and of a cached key or value: f32.
 const ELEMENT: u64 = 4;
@@ -49,7 +49,7 @@ impl MemoryPlan {
     /// # Errors
     /// When the checkpoint or its config cannot be used.
     pub fn of(dir: &Path, max_context: Option<usize>) -> Result<(Self, Config), Error> {
-        let (checkpoint, config) = engine::open(dir)?;
+        let (checkpoint, config) = loading::open(dir)?;
         let longest = config.thinker.text_config.max_position_embeddings;
         Ok((
             Self::new(
@@ -61,7 +61,9 @@ impl MemoryPlan {
         ))
     }
 
-    pub(crate) fn new(checkpoint: &Checkpoint, config: &Config, context: usize) -> Self {
+    /// The plan of an open checkpoint with room for `context` tokens.
+    #[must_use]
+    pub fn new(checkpoint: &Checkpoint, config: &Config, context: usize) -> Self {
         let components: Vec<_> = Component::ALL
             .into_iter()
             .filter_map(|component| checkpoint.component(component))
@@ -98,5 +100,13 @@ impl MemoryPlan {
             kv_bytes,
             total_bytes: weights_bytes + kv_bytes,
         }
+    }
+    /// The same without talker and code2wav.
+    pub(crate) fn thinker(mut self) -> Self {
+        self.components
+            .retain(|part| part.component == Component::Thinker.name());
+        self.weights_bytes = self.components.iter().map(|part| part.bytes).sum();
+        self.total_bytes = self.weights_bytes + self.kv_bytes;
+        self
     }
 }

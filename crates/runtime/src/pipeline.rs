@@ -11,7 +11,7 @@ use crate::request::Media;
 use crate::sampler::{Random, Sampler};
 use crate::speech::Speaker;
 use crate::stream::{Sink, Stopped};
-use crate::{Answer, Error, Event, FinishReason, Request, Sampling};
+use crate::{Answer, Error, Event, FinishReason, Request};
 
 /// Prompt rows that pass the decoder at a time, so that memory is bounded and a long prompt can be cancelled.
 const PREFILL_ROWS: usize = 1024;
@@ -131,7 +131,7 @@ impl<'a> Job<'a> {
         let model = self.model;
         let mut text = model.processor.tokenizer().stream(true);
         let mut sampler = Sampler::new(
-            self.sampling(),
+            self.request.sampling.unwrap_or_else(|| model.sampling()),
             Random::new(self.request.seed, THINKER_STAGE),
         );
         sampler.observe(&prompt.ids);
@@ -185,27 +185,6 @@ impl<'a> Job<'a> {
             .or(configured)
             .unwrap_or(MAX_NEW_TOKENS);
         wanted.min(self.model.context - prompt)
-    }
-
-    /// The request's sampling, else the checkpoint's, else greedy.
-    fn sampling(&self) -> Sampling {
-        let generation = &self.model.config.generation;
-        self.request.sampling.unwrap_or_else(|| {
-            let penalty = generation.repetition_penalty.unwrap_or(1.0) as f32;
-            let greedy = Sampling {
-                repetition_penalty: penalty,
-                ..Sampling::GREEDY
-            };
-            if generation.do_sample != Some(true) {
-                return greedy;
-            }
-            Sampling {
-                temperature: generation.temperature.unwrap_or(1.0) as f32,
-                top_k: generation.top_k.unwrap_or(50),
-                top_p: generation.top_p.unwrap_or(1.0) as f32,
-                ..greedy
-            }
-        })
     }
 }
 

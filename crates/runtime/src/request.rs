@@ -257,7 +257,7 @@ impl Request {
             if value == Some(0) {
                 return Err(Error::BadSetting {
                     field,
-                    expected: "1 or more",
+                    expected: "1 or more".into(),
                     found: "0".into(),
                 });
             }

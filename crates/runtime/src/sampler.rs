@@ -58,7 +58,7 @@ impl Sampling {
             if !holds || !found.is_finite() {
                 return Err(Error::BadSetting {
                     field,
-                    expected,
+                    expected: expected.into(),
                     found: found.to_string(),
                 });
             }

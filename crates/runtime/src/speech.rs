@@ -5,13 +5,12 @@ use std::time::Instant;
 use burn::tensor::{Tensor, s};
 use burn_omni_model::code_predictor::PredictorState;
 use burn_omni_model::code2wav::{Code2Wav, Code2WavState};
-use burn_omni_model::config::{Config, SpecialIds};
+use burn_omni_model::config::{Config, SpecialIds, SpeechIds};
 use burn_omni_model::processor::{Medium, Positions, positions, special_tokens};
 use burn_omni_model::talker::{
     ReplyStart, SpeechMarks, Talker, TalkerPrompt, TalkerState, TalkerStep, ThinkerRows, TurnIds,
     Turns,
 };
-use burn_omni_model::thinker::Thinker;
 use burn_omni_quant::checkpoint::Component;
 
 use crate::engine::{Loader, Model};
@@ -36,15 +35,13 @@ pub(crate) struct SpeechModel {
     talker: Talker,
     code2wav: Code2Wav,
     turn_ids: TurnIds,
-    marks: SpeechMarks,
-    tts_pad: u32,
+    ids: SpeechIds,
 }
 
 impl SpeechModel {
     pub(crate) fn load(
         loader: &Loader<'_>,
         config: &Config,
-        thinker: &Thinker,
         ids: &SpecialIds,
     ) -> Result<Self, Error> {
         let known = "a model that can speak has both configs and all ids";
@@ -60,13 +57,8 @@ impl SpeechModel {
             Code2Wav::load(weights, code2wav)
         })?;
         Ok(Self {
-            marks: talker.marks(thinker.embed_text(&[
-                speech.tts_pad,
-                speech.tts_bos,
-                speech.tts_eos,
-            ])),
             turn_ids: TurnIds::new(ids.im_start, speech, talker_config),
-            tts_pad: speech.tts_pad,
+            ids: *speech,
             talker,
             code2wav,
         })
@@ -81,6 +73,7 @@ pub(crate) struct Speaker<'a> {
     speaker: u32,
     eos: u32,
     codes: usize,
+    marks: SpeechMarks,
     talker_sampler: Sampler,
     predictor_sampler: Sampler,
 }
@@ -109,9 +102,18 @@ impl<'a> Speaker<'a> {
         } else {
             PREDICTOR_SAMPLING
         };
+        let speech = model.speech.as_ref().expect(known);
+        let SpeechIds {
+            tts_pad,
+            tts_bos,
+            tts_eos,
+            ..
+        } = speech.ids;
+        let marks = model.thinker.embed_text(&[tts_pad, tts_bos, tts_eos]);
         Ok(Self {
             model,
-            speech: model.speech.as_ref().expect(known),
+            speech,
+            marks: speech.talker.marks(marks),
             request,
             speaker,
             eos: config.codec_eos_token_id,
@@ -184,10 +186,7 @@ impl<'a> Speaker<'a> {
         max_frames: usize,
     ) -> Result<(TalkerState, TalkerStep), Error> {
         let SpeechModel {
-            talker,
-            turn_ids,
-            marks,
-            ..
+            talker, turn_ids, ..
         } = self.speech;
         let stage = |cause: String| Error::Stage {
             stage: "talker",
@@ -203,7 +202,7 @@ impl<'a> Speaker<'a> {
             },
             reply: ReplyStart {
                 first: self.model.thinker.embed_text(&[first]),
-                marks,
+                marks: &self.marks,
                 speaker: self.speaker,
             },
         });
@@ -218,7 +217,7 @@ impl<'a> Speaker<'a> {
     /// laid out like text.
     fn positions(&self, thought: &Thought, turns: &Turns) -> Result<Positions, Error> {
         let prompt = &thought.prompt;
-        let ids = turns.talker_ids(&prompt.ids, self.speech.tts_pad);
+        let ids = turns.talker_ids(&prompt.ids, self.speech.ids.tts_pad);
         let heard = |row: usize| {
             turns
                 .user()
@@ -254,7 +253,7 @@ impl<'a> Speaker<'a> {
 
     /// The rows of text after the first token, one a frame; the end mark follows them.
     fn text(&self, rest: &[u32]) -> Tensor<2> {
-        let end = self.speech.marks.eos.clone();
+        let end = self.marks.eos.clone();
         if rest.is_empty() {
             return end;
         }
@@ -275,7 +274,7 @@ impl<'a> Speaker<'a> {
         if frame < rows {
             text.clone().slice(s![frame..=frame, ..])
         } else {
-            self.speech.marks.pad.clone()
+            self.marks.pad.clone()
         }
     }
 

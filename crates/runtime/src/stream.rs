@@ -3,8 +3,10 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
+use std::task::Poll;
 use std::thread::JoinHandle;
+use std::time::Duration;
 
 use crate::{Error, Event};
 
@@ -94,6 +96,20 @@ impl Stream {
     }
 }
 
+impl Stream {
+    /// The next event if it comes within `limit`, so that a reader can look at other things while it waits.
+    pub fn next_within(&mut self, limit: Duration) -> Poll<Option<Result<Event, Error>>> {
+        let Some(events) = &self.events else {
+            return Poll::Ready(None);
+        };
+        match events.recv_timeout(limit) {
+            Ok(event) => Poll::Ready(Some(event)),
+            Err(RecvTimeoutError::Timeout) => Poll::Pending,
+            Err(RecvTimeoutError::Disconnected) => Poll::Ready(None),
+        }
+    }
+}
+
 /// What a panic said.
 fn describe(panic: &(dyn std::any::Any + Send)) -> String {
     let text = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
@@ -136,6 +152,21 @@ mod tests {
         assert!(matches!(stream.next(), Some(Ok(Event::Text(text))) if text == "0"));
         drop(stream);
         assert!(finished.recv().unwrap());
+    }
+
+    #[test]
+    fn a_reader_need_not_wait() {
+        let (go, wait) = sync_channel::<()>(0);
+        let mut stream = Stream::spawn(move |sink| {
+            let _ = wait.recv();
+            Ok(sink.send(Event::Text("late".into()))?)
+        });
+        assert!(stream.next_within(Duration::from_millis(1)).is_pending());
+        go.send(()).unwrap();
+        let long = Duration::from_secs(60);
+        let event = stream.next_within(long);
+        assert!(matches!(event, Poll::Ready(Some(Ok(Event::Text(text)))) if text == "late"));
+        assert!(matches!(stream.next_within(long), Poll::Ready(None)));
     }
 
     #[test]

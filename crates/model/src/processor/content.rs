@@ -110,6 +110,16 @@ impl<M> Content<M> {
 }
 
 impl Content<String> {
+    pub(crate) fn to_value(&self) -> Value {
+        match self {
+            Self::Text(text) => json!({ "type": "text", "text": text }),
+            Self::Audio(path) | Self::Image(path) | Self::Video(path) => {
+                let name = self.medium().map_or("text", |(kind, _)| kind.name());
+                json!({ "type": name, name: path })
+            }
+        }
+    }
+
     /// Reads `{type, text|audio|image|video: value}`; a part with one field says itself what it is.
     pub(crate) fn from_value(value: Value) -> Result<Self, PartError> {
         const PART: &str = "an object with `type` and `text`, `audio`, `image` or `video`";

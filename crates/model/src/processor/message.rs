@@ -1,6 +1,6 @@
 //! A conversation as data, read from the JSON of `--messages`.
 
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 
 use crate::processor::content::{describe, describe_option};
 use crate::processor::{Content, MediaKind, TextError};
@@ -116,6 +116,17 @@ impl Conversation<String> {
     }
 }
 
+impl Conversation<String> {
+    /// The JSON that [`Conversation::from_value`] reads the same conversation from.
+    pub fn to_value(&self) -> Value {
+        let messages = self.messages.iter().map(Message::to_value).collect();
+        if self.tools.is_empty() {
+            return Value::Array(messages);
+        }
+        json!({ "messages": Value::Array(messages), "tools": self.tools })
+    }
+}
+
 impl<M> Conversation<M> {
     /// All media in order of appearance.
     pub fn media(&self) -> impl Iterator<Item = (MediaKind, &M)> {
@@ -211,6 +222,18 @@ impl<M> Message<M> {
 }
 
 impl Message<String> {
+    fn to_value(&self) -> Value {
+        let mut object = Map::new();
+        object.insert("role".into(), self.role.name().into());
+        let content = self.content.as_ref().map(|content| match content {
+            MessageContent::Text(text) => text.as_str().into(),
+            MessageContent::Parts(parts) => parts.iter().map(Content::to_value).collect(),
+        });
+        object.extend(content.map(|content: Value| ("content".into(), content)));
+        object.extend(self.extra.clone());
+        Value::Object(object)
+    }
+
     fn from_value(index: usize, value: Value) -> Result<Self, TextError> {
         let bad = |field: String, expected, found| TextError::BadMessage {
             message: index,

@@ -33,6 +33,21 @@ fn text_and_parts_are_kept_apart() {
 }
 
 #[test]
+fn a_conversation_is_read_back_from_its_own_json() {
+    let tools = json!([{"type": "function"}]);
+    for json in [
+        json!([{"role": "system", "content": "Be brief."},
+            {"role": "user", "content": [{"type": "audio", "audio": "a.wav"}, {"type": "text", "text": "What?"},
+                {"type": "image", "image": "b.png"}, {"type": "video", "video": "c.mp4"}]},
+            {"role": "assistant", "tool_calls": [1]}]),
+        json!({"messages": [{"role": "user", "content": "Hi", "name": "Ada"}], "tools": tools}),
+    ] {
+        let conversation = Conversation::from_value(json.clone()).unwrap();
+        assert_eq!(conversation.to_value(), json);
+    }
+}
+
+#[test]
 fn media_can_be_replaced_in_order() {
     let json = r#"[{"role":"user","content":[{"type":"video","video":"c.mp4"},{"type":"audio","audio":"a.wav"}]}]"#;
     let conversation = Conversation::from_json(json).unwrap();

@@ -1,0 +1,101 @@
+//! From arguments to a loaded model, for the commands that answer.
+
+use std::time::{Duration, Instant};
+
+use burn_omni::{Engine, EngineConfig, Sampling};
+
+use crate::args::{Dtype, ModelArgs, TextArgs};
+use crate::device::Found;
+use crate::failure::Failure;
+use crate::model_dir;
+use crate::output::{Bar, Output};
+
+/// What has to be loaded for the speech that is wanted.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Voice {
+    /// Text alone.
+    None,
+    /// Speech where the checkpoint has it.
+    Possible,
+    /// Speech in this voice, or in the checkpoint's own.
+    Wanted(Option<String>),
+}
+
+/// A loaded model.
+pub(crate) struct Loaded {
+    pub(crate) engine: Engine,
+    /// As `--device` names it.
+    pub(crate) device: String,
+    pub(crate) took: Duration,
+}
+
+/// Loads the model that the arguments name.
+pub(crate) fn load(args: &ModelArgs, voice: Voice, output: &Output) -> Result<Loaded, Failure> {
+    let Found { device, name } = args.device.device.open()?;
+    check_dtype(args.dtype, &name)?;
+    let dir = model_dir::resolve(args.model.dir.as_deref())?;
+    let started = Instant::now();
+    let bar: Bar = output.bar("Loading");
+    let mut config = EngineConfig::new(&dir)
+        .device(device)
+        .speech(voice != Voice::None)
+        .progress(move |progress| bar.set(progress.loaded, progress.total));
+    if let Voice::Wanted(voice) = voice {
+        config = config.voice(voice);
+    }
+    if let Some(tokens) = args.context.max_context {
+        config = config.max_context(tokens);
+    }
+    let engine = Engine::load(config)?;
+    let took = started.elapsed();
+    tracing::info!(target: "burn_omni", model = %dir.display(), device = %name, seconds = took.as_secs_f64(), "loaded");
+    if engine.template_is_fallback() {
+        output.note(format!(
+            "note: {} has no chat template, the usual one of Qwen3-Omni is used",
+            dir.display()
+        ));
+    }
+    Ok(Loaded {
+        engine,
+        device: name,
+        took,
+    })
+}
+
+fn check_dtype(dtype: Dtype, device: &str) -> Result<(), Failure> {
+    let name = match dtype {
+        Dtype::Auto | Dtype::F32 => return Ok(()),
+        Dtype::Bf16 => "bf16",
+        Dtype::F16 => "f16",
+    };
+    Err(Failure::advised(
+        format!("--dtype {name}: activations on {device} are f32"),
+        "use --dtype auto; weights stay in the format they are stored in either way",
+    ))
+}
+
+/// The checkpoint's sampling with what was typed in its place; `None` when nothing was typed.
+pub(crate) fn sampling(args: &TextArgs, engine: &Engine) -> Option<Sampling> {
+    let typed = (
+        args.temperature,
+        args.top_k,
+        args.top_p,
+        args.repetition_penalty,
+    );
+    if typed == (None, None, None, None) {
+        return None;
+    }
+    let own = engine.sampling();
+    let draws = args.top_k.is_some() || args.top_p.is_some();
+    let temperature = if draws && own.temperature == 0.0 {
+        1.0
+    } else {
+        own.temperature
+    };
+    Some(Sampling {
+        temperature: args.temperature.unwrap_or(temperature),
+        top_k: args.top_k.unwrap_or(own.top_k),
+        top_p: args.top_p.unwrap_or(own.top_p),
+        repetition_penalty: args.repetition_penalty.unwrap_or(own.repetition_penalty),
+    })
+}

@@ -1,0 +1,7 @@
+//! One file a command.
+
+pub(crate) mod chat;
+pub(crate) mod doctor;
+pub(crate) mod inspect;
+mod load;
+pub(crate) mod run;

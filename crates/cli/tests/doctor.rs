@@ -1,0 +1,66 @@
+//! What the doctor says.
+
+mod common;
+
+use common::{demo, run};
+
+#[test]
+fn the_processor_can_run_a_model() {
+    for device in ["auto", "cpu"] {
+        let healthy = run(["doctor", "--device", device]);
+        let stdout = &healthy.succeeds().stdout;
+        for part in [
+            env!("CARGO_PKG_VERSION"),
+            "processor",
+            "threads",
+            "flex",
+            "ffmpeg",
+        ] {
+            assert!(stdout.contains(part), "{part}: {healthy:#?}");
+        }
+        assert!(healthy.stderr.contains("can run a model"), "{healthy:#?}");
+    }
+}
+
+#[test]
+fn the_report_is_json_too() {
+    let model = demo();
+    let healthy = run(["doctor", "--json", "-m", model.to_str().unwrap()]);
+    let json = healthy.succeeds().json();
+    assert_eq!(json["version"], env!("CARGO_PKG_VERSION"));
+    assert_eq!(json["ok"], true);
+    assert_eq!(json["model"], model.to_str().unwrap());
+    assert_eq!(json["backends"][0]["name"], "cpu");
+    assert!(json["processor"]["threads"].as_u64().unwrap() > 0);
+    assert_eq!(healthy.stderr, "");
+}
+
+#[test]
+fn every_kernel_is_checked() {
+    let healthy = run(["doctor", "--kernels", "--json"]);
+    let json = healthy.succeeds().json();
+    let kernels = json["kernels"].as_array().unwrap();
+    assert!(kernels.iter().any(|kernel| kernel["name"] == "attention"));
+    assert!(
+        kernels.iter().all(|kernel| kernel["ok"] == true),
+        "{kernels:#?}"
+    );
+}
+
+#[test]
+fn a_device_that_is_not_there_is_a_failure() {
+    run(["doctor", "--device", "vulkan:cpu"]).fails(1, &["vulkan:cpu"]);
+    if !cfg!(feature = "cuda") {
+        let sick = run(["doctor", "--device", "cuda"]);
+        sick.fails(1, &["built without cuda"])
+            .hints("--features cuda");
+        assert!(
+            sick.stdout.contains("headers"),
+            "what CUDA needs is shown all the same: {sick:#?}"
+        );
+        assert_eq!(
+            run(["doctor", "--device", "cuda", "--json"]).json()["ok"],
+            false
+        );
+    }
+}

@@ -1,0 +1,310 @@
+//! Every operation of a device against its plain-tensor reference, on random data: for the tests, and for users who want
+//! to know whether their driver computes what it should.
+
+use burn::tensor::{DType, Device, Int, Tensor, TensorData};
+
+use crate::{AttentionSpec, Mask, Routes, reference};
+
+/// Largest error of a sound implementation in f32 on the CPU, as a share of the largest expected magnitude.
+pub const CPU_TOLERANCE: f32 = 4e-6;
+/// The same on a GPU, whose units may round and sum in other ways.
+pub const GPU_TOLERANCE: f32 = 1e-4;
+
+/// One operation with its cases.
+#[derive(Clone, Copy, Debug)]
+pub struct Check {
+    /// Name of the operation.
+    pub name: &'static str,
+    cases: fn(&mut Bench<'_>),
+}
+
+/// Every operation there is.
+pub const CHECKS: &[Check] = &[
+    check("linear", linear),
+    check("rms_norm", rms_norm),
+    check("layer_norm", layer_norm),
+    check("rope", rope),
+    check("attention", attention),
+    check("swiglu", swiglu),
+    check("gelu", gelu),
+    check("gelu_tanh", gelu_tanh),
+    check("snake", snake),
+    check("route and experts", experts),
+    check("causal_conv1d", causal_conv1d),
+];
+
+const fn check(name: &'static str, cases: fn(&mut Bench<'_>)) -> Check {
+    Check { name, cases }
+}
+
+impl Check {
+    /// Runs the operation on `device` and the reference on `oracle`; the largest error as a share of the largest expected
+    /// magnitude, infinite where a shape, a choice or a finite value differs.
+    #[must_use]
+    pub fn run(&self, device: &Device, oracle: &Device) -> f32 {
+        let mut bench = Bench {
+            device,
+            oracle,
+            random: Random(1),
+            largest: 0.0,
+        };
+        (self.cases)(&mut bench);
+        bench.largest
+    }
+}
+
+/// Numbers in [-1, 1) from a fixed stream.
+#[derive(Clone, Debug)]
+pub struct Random(pub u64);
+
+impl Random {
+    /// The next number.
+    pub fn number(&mut self) -> f32 {
+        self.0 = self
+            .0
+            .wrapping_mul(6_364_136_223_846_793_005)
+            .wrapping_add(1_442_695_040_888_963_407);
+        (self.0 >> 40) as f32 / (1 << 23) as f32 - 1.0
+    }
+
+    /// A tensor of the next numbers.
+    pub fn tensor<const D: usize>(&mut self, shape: [usize; D], device: &Device) -> Tensor<D> {
+        let numbers: Vec<f32> = (0..shape.iter().product()).map(|_| self.number()).collect();
+        Tensor::from_data(TensorData::new(numbers, shape), device)
+    }
+}
+
+/// The numbers of a tensor of any float dtype.
+#[must_use]
+pub fn numbers<const D: usize>(x: Tensor<D>) -> Vec<f32> {
+    let data = x.cast(DType::F32).into_data();
+    data.try_to_vec().expect("the tensor was cast to f32")
+}
+
+/// The largest difference as a share of the largest expected magnitude; infinite where the shapes differ or a number is
+/// not finite.
+#[must_use]
+pub fn error<const D: usize>(found: Tensor<D>, expected: Tensor<D>) -> f32 {
+    if found.dims() != expected.dims() {
+        return f32::INFINITY;
+    }
+    let (found, expected) = (numbers(found), numbers(expected));
+    let scale = expected.iter().fold(1e-3_f32, |m, x| m.max(x.abs()));
+    let differences = found.iter().zip(&expected).map(|(a, b)| (a - b).abs());
+    differences.fold(0.0, |worst, difference| {
+        if difference.is_finite() {
+            f32::max(worst, difference / scale)
+        } else {
+            f32::INFINITY
+        }
+    })
+}
+
+/// The two devices of a run, and the worst error so far.
+struct Bench<'a> {
+    device: &'a Device,
+    oracle: &'a Device,
+    random: Random,
+    largest: f32,
+}
+
+/// One input on both devices.
+struct Pair<const D: usize>(Tensor<D>, Tensor<D>);
+
+impl Bench<'_> {
+    fn input<const D: usize>(&mut self, shape: [usize; D]) -> Pair<D> {
+        self.changed(shape, |x| x)
+    }
+
+    /// Random numbers that `change` made into what the operation takes.
+    fn changed<const D: usize>(
+        &mut self,
+        shape: [usize; D],
+        change: impl Fn(Tensor<D>) -> Tensor<D>,
+    ) -> Pair<D> {
+        let mut same = self.random.clone();
+        let on_device = self.random.tensor(shape, self.device);
+        Pair(change(on_device), change(same.tensor(shape, self.oracle)))
+    }
+
+    /// Weights in a stored dtype, on devices that have it.
+    fn stored<const D: usize>(&mut self, shape: [usize; D], dtype: DType) -> Pair<D> {
+        let Pair(a, b) = self.input(shape);
+        // Rounded to the stored dtype on the oracle, so that both sides see the same numbers.
+        let b = b.cast(dtype);
+        if self.device.supports_dtype(dtype) {
+            return Pair(a.cast(dtype), b);
+        }
+        let data = TensorData::new(numbers(b.clone()), shape);
+        Pair(Tensor::from_data(data, self.device), b)
+    }
+
+    fn compare<const D: usize>(&mut self, found: Tensor<D>, expected: Tensor<D>) {
+        self.largest = self.largest.max(error(found, expected));
+    }
+}
+
+fn linear(bench: &mut Bench<'_>) {
+    let sizes = [
+        (1, 1, 1),
+        (1, 130, 200),
+        (4, 7, 64),
+        (5, 33, 48),
+        (70, 300, 129),
+        (300, 512, 256),
+    ];
+    for dtype in [DType::F32, DType::BF16, DType::F16] {
+        for (rows, out, width) in sizes {
+            let (x, bias) = (bench.input([rows, width]), bench.input([out]));
+            let weight = bench.stored([out, width], dtype);
+            let found = crate::linear(x.0.clone(), weight.0.clone(), Some(bias.0));
+            let expected = reference::linear(x.1.clone(), weight.1.clone(), Some(bias.1));
+            bench.compare(found, expected);
+            let found = crate::linear(x.0, weight.0, None);
+            bench.compare(found, reference::linear(x.1, weight.1, None));
+        }
+    }
+}
+
+/// Rows, heads and widths of the row operations.
+const ROWS: [(usize, usize, usize); 3] = [(1, 1, 4), (5, 3, 128), (300, 4, 72)];
+
+/// Heads in the middle of wider rows, as they lie in a fused projection.
+fn heads(bench: &mut Bench<'_>, rows: usize, heads: usize, width: usize) -> Pair<3> {
+    bench.changed([rows, heads + 2, width], |x| {
+        x.slice([0..rows, 1..heads + 1])
+    })
+}
+
+fn rms_norm(bench: &mut Bench<'_>) {
+    for (rows, count, width) in ROWS {
+        let (x, weight) = (heads(bench, rows, count, width), bench.input([width]));
+        let expected = reference::rms_norm(x.1, weight.1, 1e-6);
+        bench.compare(crate::rms_norm(x.0, weight.0, 1e-6), expected);
+    }
+}
+
+fn layer_norm(bench: &mut Bench<'_>) {
+    for (rows, count, width) in ROWS {
+        let x = heads(bench, rows, count, width);
+        let (weight, bias) = (bench.input([width]), bench.input([width]));
+        let expected = reference::layer_norm(x.1, weight.1, bias.1, 1e-5);
+        bench.compare(crate::layer_norm(x.0, weight.0, bias.0, 1e-5), expected);
+    }
+}
+
+fn rope(bench: &mut Bench<'_>) {
+    for (rows, count, width) in ROWS {
+        let x = heads(bench, rows, count, width);
+        let (cos, sin) = (
+            bench.input([rows, width / 2]),
+            bench.input([rows, width / 2]),
+        );
+        let expected = reference::rope(x.1, cos.1, sin.1);
+        bench.compare(crate::rope(x.0, cos.0, sin.0), expected);
+    }
+}
+
+fn attention(bench: &mut Bench<'_>) {
+    let causal = |first, window| Mask::Causal { first, window };
+    let cases = [
+        (1, 1, 4, 4, 64, causal(0, None)),
+        (1, 40, 8, 1, 128, causal(31, None)),
+        (1, 40, 4, 2, 64, causal(31, Some(12))),
+        (150, 200, 4, 2, 32, causal(9, None)),
+        (150, 200, 2, 2, 32, causal(0, Some(16))),
+        (90, 90, 3, 3, 72, Mask::Segments(vec![1, 70, 19])),
+        (130, 130, 2, 1, 16, Mask::Segments(vec![65, 65])),
+    ];
+    for (rows, keys, heads, kv_heads, head_dim, mask) in cases {
+        let q = bench.changed([rows, heads, head_dim], |q| q * 3.0);
+        let k = bench.input([keys, kv_heads, head_dim]);
+        let v = bench.input([keys, kv_heads, head_dim]);
+        let spec = AttentionSpec { scale: 0.3, mask };
+        let expected = reference::attention(q.1, k.1, v.1, &spec);
+        bench.compare(crate::attention(q.0, k.0, v.0, spec), expected);
+    }
+}
+
+/// Rows and widths of the element-wise operations.
+const FLAT: [(usize, usize); 3] = [(1, 2), (3, 130), (700, 96)];
+
+fn swiglu(bench: &mut Bench<'_>) {
+    for (rows, width) in FLAT {
+        let x = bench.changed([rows, width], |x| x * 8.0);
+        bench.compare(crate::swiglu(x.0), reference::swiglu(x.1));
+    }
+}
+
+fn gelu(bench: &mut Bench<'_>) {
+    for (rows, width) in FLAT {
+        let x = bench.changed([rows * width], |x| x * 8.0);
+        bench.compare(crate::gelu(x.0), reference::gelu(x.1));
+    }
+}
+
+fn gelu_tanh(bench: &mut Bench<'_>) {
+    for (rows, width) in FLAT {
+        let x = bench.changed([rows * width], |x| x * 8.0);
+        bench.compare(crate::gelu_tanh(x.0), reference::gelu_tanh(x.1));
+    }
+}
+
+fn snake(bench: &mut Bench<'_>) {
+    for (rows, width) in FLAT {
+        let x = bench.changed([rows, width], |x| x * 8.0);
+        let alpha = bench.changed([width], |x| x + 2.0);
+        let beta = bench.changed([width], |x| x + 1.5);
+        let expected = reference::snake(x.1, alpha.1, beta.1);
+        bench.compare(crate::snake(x.0, alpha.0, beta.0), expected);
+    }
+}
+
+fn experts(bench: &mut Bench<'_>) {
+    for (rows, experts, top_k, hidden, width) in
+        [(1, 8, 2, 64, 32), (37, 12, 3, 48, 40), (200, 4, 4, 96, 64)]
+    {
+        let x = bench.input([rows, hidden]);
+        let logits = bench.changed([rows, experts], |x| x * 4.0);
+        for normalize in [true, false] {
+            let found = crate::route(logits.0.clone(), top_k, normalize);
+            let expected = reference::route(logits.1.clone(), top_k, normalize);
+            if chosen(&found) != chosen(&expected) {
+                bench.largest = f32::INFINITY;
+                return;
+            }
+            bench.compare(found.weights.clone(), expected.weights.clone());
+            for dtype in [DType::F32, DType::BF16] {
+                let gate_up = bench.stored([experts, 2 * width, hidden], dtype);
+                let down = bench.stored([experts, hidden, width], dtype);
+                let sum = crate::experts(x.0.clone(), found.clone(), gate_up.0, down.0);
+                let wanted = reference::experts(x.1.clone(), expected.clone(), gate_up.1, down.1);
+                bench.compare(sum, wanted);
+            }
+        }
+    }
+}
+
+fn chosen(routes: &Routes) -> Vec<i64> {
+    let ids: Tensor<2, Int> = routes.ids.clone();
+    let ids = ids.into_data().convert::<i64>();
+    ids.try_to_vec().expect("the ids were converted to i64")
+}
+
+fn causal_conv1d(bench: &mut Bench<'_>) {
+    for (rows, taps, dilation, width, out) in [
+        (1, 7, 1, 16, 24),
+        (3, 1, 1, 8, 8),
+        (600, 7, 3, 16, 16),
+        (90, 7, 9, 5, 1),
+    ] {
+        let x = bench.input([(taps - 1) * dilation + rows, width]);
+        for dtype in [DType::F32, DType::BF16] {
+            let weight = bench.stored([out, taps * width], dtype);
+            let bias = bench.input([out]);
+            let expected = reference::causal_conv1d(x.1.clone(), weight.1, bias.1, dilation);
+            let found = crate::causal_conv1d(x.0.clone(), weight.0, bias.0, dilation);
+            bench.compare(found, expected);
+        }
+    }
+}
