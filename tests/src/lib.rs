@@ -5,12 +5,16 @@
 //! |---|---|
 //! | [`tiny`] | the untrained tiny model: its checkpoint, its conversations, its golden values |
 //! | [`demo`] | the trained demo model: cases, answers, spoken goldens |
+//! | [`parts`], [`route`], [`spoken`] | a model's stages, one by one |
 //! | [`reply`] | a request's whole answer |
 //! | [`compare`] | golden tensors against ours, with the largest error of every layer |
 
 pub mod compare;
 pub mod demo;
+pub mod parts;
 pub mod reply;
+pub mod route;
+pub mod spoken;
 pub mod tensors;
 pub mod tiny;
 

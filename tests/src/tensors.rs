@@ -65,6 +65,20 @@ impl Tensors {
         Self(tensors.collect())
     }
 
+    /// The same tensors as `case/name`.
+    #[must_use]
+    pub fn below_case(self, case: &str) -> Self {
+        let named = |(name, values)| (format!("{case}/{name}"), values);
+        Self(self.0.into_iter().map(named).collect())
+    }
+
+    /// The tensors of both.
+    #[must_use]
+    pub fn and(mut self, other: Self) -> Self {
+        self.0.extend(other.0);
+        self
+    }
+
     /// The tensor of this name.
     #[must_use]
     pub fn get(&self, name: &str) -> Option<&Values> {

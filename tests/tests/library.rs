@@ -5,8 +5,9 @@ use std::time::{Duration, Instant};
 use burn_omni::{
     Engine, EngineConfig, Error, Event, FinishReason, Request, Sampling, SpeechRequest,
 };
+use burn_omni_tests::parts::device;
 use burn_omni_tests::reply::{Reply, run};
-use burn_omni_tests::tiny::{device, engine, folder, golden};
+use burn_omni_tests::tiny::{engine, folder, golden};
 
 /// How long a dropped stream may take to end.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -38,7 +39,6 @@ fn reply(request: Request) -> Reply {
 /// Tokens, codes and the bits of all samples.
 fn content(reply: &Reply) -> (Vec<u32>, Vec<Vec<u32>>, Vec<u32>) {
     let speech = reply.answer.speech.as_ref().expect("speech was asked for");
-    assert!(!speech.codes.is_empty(), "something was said");
     let samples = reply.samples.iter().map(|x| x.to_bits()).collect();
     (
         reply.answer.token_ids.clone(),
@@ -50,6 +50,7 @@ fn content(reply: &Reply) -> (Vec<u32>, Vec<Vec<u32>>, Vec<u32>) {
 #[test]
 fn the_same_seed_gives_the_same_answer_and_another_seed_another() {
     let first = content(&reply(drawn("image-audio", 7)));
+    assert!(!first.1.is_empty(), "something was said");
     assert_eq!(first, content(&reply(drawn("image-audio", 7))));
     let other = content(&reply(drawn("image-audio", 8)));
     assert_ne!(first.0, other.0, "tokens");
@@ -78,10 +79,18 @@ fn the_number_of_threads_changes_no_bit() {
 #[ignore = "a part of the test above, run with a number of threads"]
 fn digest_of_an_answer() {
     use std::hash::{DefaultHasher, Hash, Hasher};
-    let mut hasher = DefaultHasher::new();
-    for name in ["video-image", "audio"] {
-        content(&reply(drawn(name, 3))).hash(&mut hasher);
+    let (mut hasher, mut frames) = (DefaultHasher::new(), 0);
+    for (name, seed) in [
+        ("video-image", 1),
+        ("video-image", 2),
+        ("audio", 1),
+        ("audio", 2),
+    ] {
+        let content = content(&reply(drawn(name, seed)));
+        frames += content.1.len();
+        content.hash(&mut hasher);
     }
+    assert!(frames > 0, "something was said");
     println!("digest {:016x}", hasher.finish());
 }
 

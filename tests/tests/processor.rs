@@ -10,12 +10,12 @@
 use burn_omni_model::processor::media::{LogMel, Patches};
 use burn_omni_model::processor::{Medium, Prompt};
 use burn_omni_tests::compare::Comparison;
-use burn_omni_tests::tiny::{Case, golden, processor};
+use burn_omni_tests::tiny::{Case, golden, parts};
 
 /// Every case with its prompt.
 fn prompts() -> impl Iterator<Item = (&'static str, &'static Case, Prompt)> {
     golden().cases.iter().map(|(name, case)| {
-        let prompt = processor().prepare(&case.conversation());
+        let prompt = parts().processor.prepare(&case.conversation());
         (name.as_str(), case, prompt.expect("the case is sound"))
     })
 }

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use burn::tensor::Tensor;
 use burn_omni_tests::compare::{Comparison, TOLERANCE, values};
 use burn_omni_tests::reply::run;
-use burn_omni_tests::tiny::{Case, engine, golden, processor, thinking};
+use burn_omni_tests::tiny::{Case, engine, golden, parts};
 
 #[test]
 fn every_layer_of_the_prefill_is_the_references() {
@@ -19,9 +19,9 @@ fn every_layer_of_the_prefill_is_the_references() {
 
 /// Passes a prompt through the decoder and compares everything on the way.
 fn prefill(name: &str, case: &Case, compared: &mut Comparison<'_>) {
-    let model = thinking();
+    let thinking = parts().thinking();
     let rows = &case.facts.rows["thinker"];
-    let prompt = processor().prepare(&case.conversation());
+    let prompt = parts().processor.prepare(&case.conversation());
     let prompt = prompt.expect("the case is sound");
     let at = &prompt.positions;
     let axes: Vec<f32> = [&at.t, &at.h, &at.w]
@@ -31,7 +31,7 @@ fn prefill(name: &str, case: &Case, compared: &mut Comparison<'_>) {
         .collect();
     compared.whole(name, "thinker/positions", &axes);
 
-    let thinker = &model.thinker;
+    let thinker = &thinking.thinker;
     let rope = thinker.rope([&at.t, &at.h, &at.w]);
     let input = thinker.embed(&prompt);
     let mut state = thinker.state(prompt.ids.len());
@@ -41,16 +41,21 @@ fn prefill(name: &str, case: &Case, compared: &mut Comparison<'_>) {
     });
     compared.rows(name, "thinker/embeds", input.embeds.clone(), rows);
     let mut entering = input.embeds;
-    for (i, route) in model.routes.iter().enumerate() {
-        let (experts, weights) = route.choose(entering, &rope);
-        let width = weights.len() / prompt.ids.len();
-        let chosen = |row: &usize| experts[row * width..][..width].to_vec();
-        let experts: Vec<u32> = rows.iter().flat_map(chosen).collect();
-        compared.integers(name, &format!("thinker/router.{i}"), &experts);
-        let place = format!("thinker/weights.{i}");
-        compared.tensor(name, &place, &weights, width, Some(rows), TOLERANCE);
+    for (i, route) in thinking.routes.iter().enumerate() {
+        let chosen = route.choose(entering, &rope);
+        let place = |what: &str| format!("thinker/{what}.{i}");
+        compared.integers(name, &place("router"), &chosen.experts_of(rows));
+        let (weights, width) = (&chosen.weights, chosen.top_k);
+        compared.tensor(
+            name,
+            &place("weights"),
+            weights,
+            width,
+            Some(rows),
+            TOLERANCE,
+        );
         entering = taps[&format!("layers.{i}")].clone();
-        compared.rows(name, &format!("thinker/layer.{i}"), entering.clone(), rows);
+        compared.rows(name, &place("layer"), entering.clone(), rows);
     }
     // The last norm is applied to the last row alone: that is all that the logits need.
     let last = [rows.len() - 1];

@@ -4,10 +4,12 @@ use std::collections::BTreeMap;
 use std::sync::LazyLock;
 
 use burn_omni::{Conversation, Engine, EngineConfig, Request, Sampling, SpeechRequest};
+use burn_omni_model::processor::Prompt;
 use serde::Deserialize;
 use serde_json::Value;
 
-use crate::{read, repository, tiny};
+use crate::parts::{Parts, device};
+use crate::{read, repository};
 
 /// Most tokens of an answer.
 const MAX_TOKENS: usize = 32;
@@ -57,10 +59,35 @@ pub fn answers() -> BTreeMap<String, String> {
 #[must_use]
 pub fn engine() -> &'static Engine {
     static ENGINE: LazyLock<Engine> = LazyLock::new(|| {
-        let config = EngineConfig::new(repository("assets/omni-demo")).device(tiny::device());
+        let config = EngineConfig::new(repository("assets/omni-demo")).device(device());
         Engine::load(config).expect("the demo model loads")
     });
     &ENGINE
+}
+
+/// The demo model's parts.
+#[must_use]
+pub fn parts() -> &'static Parts {
+    static PARTS: LazyLock<Parts> = LazyLock::new(|| Parts::open(&repository("assets/omni-demo")));
+    &PARTS
+}
+
+/// A conversation of the case file as what the thinker reads.
+///
+/// # Panics
+/// When the conversation is not one or a medium cannot be read.
+#[must_use]
+pub fn prompt(messages: &Value) -> Prompt {
+    let processor = &parts().processor;
+    let folder = repository("tests/eval");
+    conversation(messages)
+        .map_media(|kind, path| processor.read(kind, &folder.join(path), false))
+        .and_then(|conversation| processor.prepare(&conversation))
+        .unwrap_or_else(|error| panic!("{error}"))
+}
+
+fn conversation(messages: &Value) -> Conversation {
+    Conversation::from_value(messages.clone()).expect("a conversation")
 }
 
 /// A conversation of the case file as a request, greedy everywhere, spoken when there is a voice.
@@ -69,9 +96,8 @@ pub fn engine() -> &'static Engine {
 /// When the conversation is not one.
 #[must_use]
 pub fn request(messages: &Value, voice: Option<&str>) -> Request {
-    let conversation = Conversation::from_value(messages.clone()).expect("a conversation");
     let request = Request::new()
-        .conversation(conversation, &repository("tests/eval"))
+        .conversation(conversation(messages), &repository("tests/eval"))
         .sampling(Sampling::GREEDY)
         .max_tokens(MAX_TOKENS);
     match voice {

@@ -48,10 +48,11 @@ impl Golden {
         Some(super::read_npy(&folder().join(self.mel.as_ref()?)))
     }
 
-    /// Intermediate tensors.
+    /// Intermediate tensors, as `id/tensor`.
     #[must_use]
     pub fn taps(&self) -> Option<Tensors> {
-        Some(Tensors::load(&folder().join(self.taps.as_ref()?)))
+        let tensors = Tensors::load(&folder().join(self.taps.as_ref()?));
+        Some(tensors.below_case(&self.id))
     }
 }
 
