@@ -86,7 +86,12 @@ pub(crate) struct ModelArgs {
     #[command(flatten)]
     pub(crate) context: ContextArg,
     /// Seed of all random choices: the same seed gives the same answer
-    #[arg(long, value_name = "N", default_value_t = 0)]
+    #[arg(
+        long,
+        value_name = "N",
+        allow_negative_numbers = true,
+        default_value_t = 0
+    )]
     pub(crate) seed: u64,
 }
 
@@ -127,7 +132,7 @@ pub(crate) struct DeviceArg {
 #[derive(Debug, Args)]
 pub(crate) struct ContextArg {
     /// Longest prompt and answer together, in tokens [default: what the model was made for]
-    #[arg(long, value_name = "N", value_parser = values::count)]
+    #[arg(long, value_name = "N", allow_negative_numbers = true, value_parser = values::count)]
     pub(crate) max_context: Option<usize>,
 }
 
@@ -136,23 +141,23 @@ pub(crate) struct ContextArg {
 #[command(next_help_heading = "Text")]
 pub(crate) struct TextArgs {
     /// Longest answer, in tokens [default: the checkpoint's, else 1024]
-    #[arg(long, value_name = "N", value_parser = values::count)]
+    #[arg(long, value_name = "N", allow_negative_numbers = true, value_parser = values::count)]
     pub(crate) max_tokens: Option<usize>,
     /// Randomness: 0 always takes the likeliest token [default: the checkpoint's, else 0]
-    #[arg(long, value_name = "F", value_parser = values::temperature)]
+    #[arg(long, value_name = "F", allow_negative_numbers = true, value_parser = values::temperature)]
     pub(crate) temperature: Option<f32>,
     /// Choose among the N likeliest tokens; 0 is all
     ///
     /// Without --temperature, and where the checkpoint has none, the temperature is then 1.
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", allow_negative_numbers = true)]
     pub(crate) top_k: Option<usize>,
     /// Choose among the likeliest tokens whose probabilities reach F together; 1 is all
     ///
     /// Without --temperature, and where the checkpoint has none, the temperature is then 1.
-    #[arg(long, value_name = "F", value_parser = values::share)]
+    #[arg(long, value_name = "F", allow_negative_numbers = true, value_parser = values::share)]
     pub(crate) top_p: Option<f32>,
     /// Make tokens that occurred less likely; 1 is off
-    #[arg(long, value_name = "F", value_parser = values::positive)]
+    #[arg(long, value_name = "F", allow_negative_numbers = true, value_parser = values::positive)]
     pub(crate) repetition_penalty: Option<f32>,
 }
 
@@ -206,16 +211,16 @@ pub(crate) struct SpeechArgs {
     #[arg(long, value_name = "NAME", requires = "spoken")]
     pub(crate) voice: Option<String>,
     /// Randomness of the voice: 0 always takes the likeliest sound [default: the checkpoint's]
-    #[arg(long, value_name = "F", value_parser = values::temperature, requires = "spoken")]
+    #[arg(long, value_name = "F", allow_negative_numbers = true, value_parser = values::temperature, requires = "spoken")]
     pub(crate) talker_temperature: Option<f32>,
     /// Longest speech, in frames of 80 ms [default: the checkpoint's]
-    #[arg(long, value_name = "N", value_parser = values::count, requires = "spoken")]
+    #[arg(long, value_name = "N", allow_negative_numbers = true, value_parser = values::count, requires = "spoken")]
     pub(crate) max_frames: Option<usize>,
     /// Frames of the first packet of sound: fewer start sooner
-    #[arg(long, value_name = "N", value_parser = values::count, requires = "spoken")]
+    #[arg(long, value_name = "N", allow_negative_numbers = true, value_parser = values::count, requires = "spoken")]
     pub(crate) first_chunk: Option<usize>,
     /// Frames of the packets after it
-    #[arg(long, value_name = "N", value_parser = values::count, requires = "spoken")]
+    #[arg(long, value_name = "N", allow_negative_numbers = true, value_parser = values::count, requires = "spoken")]
     pub(crate) chunk: Option<usize>,
     /// Put the codes of every frame into the JSON result
     #[arg(long, requires = "spoken", requires = "json")]

@@ -64,7 +64,7 @@ impl Failure {
     fn message(&self) -> Option<String> {
         match self {
             Self::Usage { message, .. } => Some(message.clone()),
-            Self::Run(error) => Some(format!("{error:#}")),
+            Self::Run(error) => Some(error.to_string()),
             Self::Reported | Self::Interrupted => None,
         }
     }

@@ -105,8 +105,10 @@ pub(crate) fn data(text: &str) -> io::Result<()> {
 /// Data on stdout, written at once.
 pub(crate) fn bytes(bytes: &[u8]) -> io::Result<()> {
     let mut out = io::stdout().lock();
-    out.write_all(bytes)?;
-    out.flush()
+    let written = out.write_all(bytes).and_then(|()| out.flush());
+    written.map_err(|cause| {
+        io::Error::new(cause.kind(), format!("stdout: cannot be written: {cause}"))
+    })
 }
 
 /// One JSON object on stdout.

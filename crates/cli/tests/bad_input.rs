@@ -93,7 +93,7 @@ fn images_that_cannot_be_seen() {
     ] {
         ask(dir, &["--image", name, "-p", "What is this?"]).fails(1, &[&[name], parts].concat());
     }
-    ask(dir, &["--image", "text.png"]).hints("the content decides");
+    ask(dir, &["--image", "text.png"]).hints("is it the right file?");
 }
 
 #[test]

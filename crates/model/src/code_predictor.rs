@@ -76,7 +76,7 @@ impl CodePredictor {
                 .collect(),
             layers: model.at("layers").list(config.num_hidden_layers, |layer| {
                 DecoderLayer::load(layer, size, eps, |mlp| {
-                    FeedForward::Dense(Mlp::load(mlp, hidden, config.intermediate_size))
+                    FeedForward::Dense(Box::new(Mlp::load(mlp, hidden, config.intermediate_size)))
                 })
             }),
             norm: RmsNorm::load(&model.at("norm"), hidden, eps),

@@ -164,6 +164,11 @@ impl<'a> Context<'a> {
         }
     }
 
+    /// Number of tensors there are.
+    pub(crate) fn len(&self) -> usize {
+        self.tensors.len()
+    }
+
     pub(crate) fn contains(&self, name: &str) -> bool {
         self.tensors.contains(name)
     }

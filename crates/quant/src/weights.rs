@@ -37,6 +37,8 @@ impl<'a> Weights<'a> {
 
     /// A list of `count` modules.
     pub fn list<T>(&self, count: usize, build: impl Fn(&Self) -> T) -> Vec<T> {
+        // Behind the last tensor that could be there, one missing module says as much as all.
+        let count = count.min(self.context.len() + 1);
         (0..count).map(|i| build(&self.at(i))).collect()
     }
 
@@ -139,13 +141,14 @@ impl<'a> Weights<'a> {
             let all = |name: &str, shape| self.stored(&[(name.to_owned(), shape)], shape);
             return Experts::dense(all("gate_up_proj", up), all("down_proj", down));
         }
-        let gate_ups: Vec<_> = (0..experts)
+        let listed = experts.min(self.context.len() + 1);
+        let gate_ups: Vec<_> = (0..listed)
             .flat_map(|e| {
                 ["gate", "up"]
                     .map(|name| (format!("{e}.{name}_proj.weight"), [intermediate, hidden]))
             })
             .collect();
-        let downs: Vec<_> = (0..experts)
+        let downs: Vec<_> = (0..listed)
             .map(|e| (format!("{e}.down_proj.weight"), [hidden, intermediate]))
             .collect();
         Experts::dense(self.stored(&gate_ups, up), self.stored(&downs, down))

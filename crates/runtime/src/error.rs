@@ -75,6 +75,12 @@ pub enum Error {
         /// The reason given by the operating system.
         cause: std::io::Error,
     },
+    /// A stage gave numbers that are none.
+    #[error("{stage} gives NaN or infinite values")]
+    NotFinite {
+        /// Name of the stage.
+        stage: &'static str,
+    },
     /// A stage stopped unexpectedly.
     #[error("{stage} failed: {cause}")]
     Stage {
@@ -94,9 +100,12 @@ impl Error {
             Self::Config(error) => error.hint(),
             Self::Load(error) => error.hint(),
             Self::Processor(error) => error.hint(),
-            Self::PromptTooLong { .. } => Some("shorten the prompt, or raise --max-context".into()),
+            Self::PromptTooLong { .. } => Some("shorten the prompt or take smaller media; --max-context raises a limit that was set below the model's".into()),
             Self::CannotSpeak { .. } => {
                 Some("ask for text only, or use a checkpoint with talker and code2wav".into())
+            }
+            Self::NotFinite { .. } => {
+                Some("`burn-omni inspect --check` finds the weights that are at fault".into())
             }
             _ => None,
         }

@@ -137,6 +137,7 @@ impl<'a> Job<'a> {
         sampler.observe(&prompt.ids);
         self.answer.finish_reason = FinishReason::Length;
         for step in 0..limit {
+            finite("the thinker", &logits)?;
             let early = step < self.request.min_tokens;
             let id = sampler.sample(std::mem::take(&mut logits), |id| {
                 !early || !self.ends(id as u32)
@@ -195,4 +196,13 @@ pub(crate) fn values(logits: Tensor<2>) -> Vec<f32> {
         .into_data()
         .try_to_vec()
         .expect("the tensor was cast to f32")
+}
+
+/// An error when a stage gave NaN or infinite values, which every choice after them would hide.
+pub(crate) fn finite(stage: &'static str, values: &[f32]) -> Result<(), Error> {
+    if values.iter().all(|value| value.is_finite()) {
+        Ok(())
+    } else {
+        Err(Error::NotFinite { stage })
+    }
 }

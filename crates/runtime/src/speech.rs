@@ -14,7 +14,7 @@ use burn_omni_model::talker::{
 use burn_omni_quant::checkpoint::Component;
 
 use crate::engine::{Loader, Model};
-use crate::pipeline::{PREDICTOR_STAGE, TALKER_STAGE, Thought, values};
+use crate::pipeline::{PREDICTOR_STAGE, TALKER_STAGE, Thought, finite, values};
 use crate::sampler::{Random, Sampler};
 use crate::stream::{Sink, Stopped};
 use crate::{Answer, Error, Event, FinishReason, Sampling, Speech, SpeechRequest};
@@ -154,7 +154,7 @@ impl<'a> Speaker<'a> {
         speech.finish_reason = FinishReason::Length;
         for index in 0..max_frames {
             sink.check()?;
-            let Some((codes, feedback)) = self.frame(&step, &mut predictor) else {
+            let Some((codes, feedback)) = self.frame(&step, &mut predictor)? else {
                 speech.finish_reason = FinishReason::Stop;
                 break;
             };
@@ -283,22 +283,29 @@ impl<'a> Speaker<'a> {
         &mut self,
         step: &TalkerStep,
         predictor: &mut PredictorState,
-    ) -> Option<(Vec<u32>, Tensor<2>)> {
+    ) -> Result<Option<(Vec<u32>, Tensor<2>)>, Error> {
         let (codes, eos) = (self.codes, self.eos);
         let allowed = |id: usize| id < codes || id == eos as usize;
-        let first = self
-            .talker_sampler
-            .sample(values(step.logits.clone()), allowed);
+        let logits = values(step.logits.clone());
+        finite("the talker", &logits)?;
+        let first = self.talker_sampler.sample(logits, allowed);
         if first == eos {
-            return None;
+            return Ok(None);
         }
         let sampler = &mut self.predictor_sampler;
-        let mut sample = |_, logits| sampler.sample(logits, |_| true);
+        let mut sound = Ok(());
+        let mut sample = |_, logits: Vec<f32>| {
+            if sound.is_ok() {
+                sound = finite("the code predictor", &logits);
+            }
+            sampler.sample(logits, |_| true)
+        };
         let frame = self
             .speech
             .talker
             .frame(predictor, step.hidden.clone(), first, &mut sample);
-        Some((frame.codes, frame.feedback))
+        sound?;
+        Ok(Some((frame.codes, frame.feedback)))
     }
 
     /// The request's limit, else the checkpoint's, whose last code the reference never expands.
@@ -344,6 +351,7 @@ impl Packets<'_> {
                 stage: "code2wav",
                 cause: error.to_string(),
             })?;
+        finite("code2wav", &samples)?;
         answer.timings.code2wav += begun.elapsed();
         answer
             .timings

@@ -41,8 +41,13 @@ impl WavWriter {
             path: path.into(),
             cause: io::Error::new(io::ErrorKind::InvalidInput, "it is a folder"),
         })?;
-        if path.is_dir() {
-            let cause = io::Error::new(io::ErrorKind::IsADirectory, "it is a folder");
+        let odd = match fs::metadata(path) {
+            Ok(found) if found.is_dir() => Some("it is a folder"),
+            Ok(found) if !found.is_file() => Some("it is a device or a pipe, expected a file"),
+            _ => None,
+        };
+        if let Some(odd) = odd {
+            let cause = io::Error::new(io::ErrorKind::InvalidInput, odd);
             return Err(Error::Write {
                 path: path.into(),
                 cause,
@@ -96,7 +101,13 @@ impl WavWriter {
             .and_then(|_| self.header())
             .and_then(|()| self.out.flush());
         done.and_then(|()| self.out.get_ref().sync_all())
-            .and_then(|()| fs::rename(&self.part, &self.path))
+            // Through a link the file that it names is replaced, not the link.
+            .and_then(|()| {
+                fs::rename(
+                    &self.part,
+                    fs::canonicalize(&self.path).unwrap_or(self.path.clone()),
+                )
+            })
             .map_err(|cause| self.failed(cause))?;
         self.finished = true;
         Ok(())

@@ -47,7 +47,7 @@ impl Transformer {
             norm: RmsNorm::load(&weights.at("norm"), config.hidden_size, config.rms_norm_eps),
             rope: Rope::new(config.head_dim, config.rope.rope_theta, None),
             size,
-            window: config.sliding_window,
+            window: config.sliding_window.min(config.max_position_embeddings),
         }
     }
 

@@ -7,6 +7,9 @@ use serde_json::{Map, Value};
 
 use super::ConfigError;
 
+/// No size of a model comes near this; what is above it is a slip, or meant to exhaust memory.
+const LARGEST_SIZE: usize = 1 << 24;
+
 /// Largest count or width that is accepted; products of two of them fit in 64 bits.
 const MAX_SIZE: u64 = i32::MAX as u64;
 
@@ -106,8 +109,8 @@ impl<'a> Section<'a> {
     }
 
     pub(super) fn optional_size(&self, key: &str) -> Result<Option<usize>, ConfigError> {
-        self.typed(key, "a whole number of at least 1", |value| {
-            size(value).filter(|&n| n > 0)
+        self.typed(key, "a whole number from 1 to 16777216", |value| {
+            size(value).filter(|n| (1..=LARGEST_SIZE).contains(n))
         })
     }
 

@@ -9,7 +9,7 @@ use super::{AttentionSize, KvCache, Mlp, RmsNorm, RopeTable, SelfAttention, Spar
 #[derive(Clone, Debug)]
 pub enum FeedForward {
     /// One block for all rows.
-    Dense(Mlp),
+    Dense(Box<Mlp>),
     /// Routed experts.
     Sparse(Box<SparseMoe>),
 }

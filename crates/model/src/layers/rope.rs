@@ -57,10 +57,12 @@ impl Rope {
             Vec::with_capacity(rows * half),
             Vec::with_capacity(rows * half),
         );
-        for row in 0..rows {
+        let [time, height, width] = positions;
+        for ((time, height), width) in time.iter().zip(height).zip(width) {
+            let row = [time, height, width];
             for (axis, frequency) in self.axis.iter().zip(&self.inverse_frequency) {
                 // The angle is formed in f32, as the reference does; its functions are then exact to f32.
-                let angle = f64::from(positions[*axis][row] * frequency);
+                let angle = f64::from(row[*axis] * frequency);
                 cos.push(angle.cos() as f32);
                 sin.push(angle.sin() as f32);
             }

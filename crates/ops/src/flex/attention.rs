@@ -5,7 +5,7 @@ use pulp::{Simd, WithSimd};
 use rayon::prelude::*;
 
 use super::gemm::{Output, Product, Rows, combine, multiply};
-use super::math::{exp, vectorized};
+use super::math::{exp, mul_add, vectorized};
 use super::norm::{fold, sum_of};
 use super::parallel;
 use super::view::{View, tensor, with_rows};
@@ -126,14 +126,7 @@ impl Call<'_> {
             });
             return out;
         }
-        let score = Product {
-            lhs: q,
-            rhs: k,
-            k: head_dim,
-            scale: self.scale,
-            output: Output::Overwrite,
-        };
-        multiply(&mut scores, keys, score);
+        multiply(&mut scores, keys, product(q, k, head_dim, self.scale));
         for (row, &(from, to)) in scores.chunks_exact_mut(keys).zip(&visible[block.first..]) {
             row[..from - start].fill(0.0);
             row[to - start..].fill(0.0);
@@ -146,15 +139,19 @@ impl Call<'_> {
             rows: block.rows,
             stride: keys,
         };
-        let mix = Product {
-            lhs: scores,
-            rhs: v,
-            k: keys,
-            scale: 1.0,
-            output: Output::Overwrite,
-        };
-        combine(&mut out, head_dim, mix, head_dim);
+        combine(&mut out, head_dim, product(scores, v, keys, 1.0), head_dim);
         out
+    }
+}
+
+fn product<'a>(lhs: Rows<'a>, rhs: Rows<'a>, k: usize, scale: f32) -> Product<'a> {
+    let output = Output::Overwrite;
+    Product {
+        lhs,
+        rhs,
+        k,
+        scale,
+        output,
     }
 }
 
@@ -178,7 +175,7 @@ fn softmax<S: Simd>(row: &mut [f32]) {
     for x in row.iter_mut() {
         *x = exp::<S>(*x - largest);
     }
-    let inverse = 1.0 / sum_of::<S>(row, |sum, x| sum + x);
+    let inverse = 1.0 / sum_of(row, |sum, x| sum + x);
     for x in row.iter_mut() {
         *x *= inverse;
     }
@@ -208,7 +205,7 @@ impl WithSimd for OneRow<'_> {
         for (i, score) in self.scores.iter().enumerate() {
             let value = &self.v.data[i * self.v.stride..i * self.v.stride + width];
             for (out, value) in self.out.iter_mut().zip(value) {
-                *out = super::math::mul_add::<S>(*score, *value, *out);
+                *out = mul_add::<S>(*score, *value, *out);
             }
         }
     }
@@ -220,11 +217,11 @@ fn dot<S: Simd>(a: &[f32], b: &[f32]) -> f32 {
     let ((a, a_rest), (b, b_rest)) = (a.as_chunks::<16>(), b.as_chunks::<16>());
     for (a, b) in a.iter().zip(b) {
         for i in 0..16 {
-            lanes[i] = super::math::mul_add::<S>(a[i], b[i], lanes[i]);
+            lanes[i] = mul_add::<S>(a[i], b[i], lanes[i]);
         }
     }
     for (lane, (a, b)) in lanes.iter_mut().zip(a_rest.iter().zip(b_rest)) {
-        *lane = super::math::mul_add::<S>(*a, *b, *lane);
+        *lane = mul_add::<S>(*a, *b, *lane);
     }
     fold(lanes)
 }

@@ -19,35 +19,16 @@ pub(super) enum Output {
 
 /// `dst[i, j] (+)= scale * sum_k lhs[i, k] * rhs[j, k]`; row `i` of `dst` begins at `i * dst_stride`.
 pub(super) fn multiply(dst: &mut [f32], dst_stride: usize, a: Product<'_>) {
-    let Product {
-        lhs,
-        rhs,
-        k,
-        scale,
-        output,
-    } = a;
+    let Product { lhs, rhs, k, .. } = a;
     check(dst.len(), lhs.rows, dst_stride, rhs.rows);
     check(lhs.data.len(), lhs.rows, lhs.stride, k);
     check(rhs.data.len(), rhs.rows, rhs.stride, k);
-    call(
-        dst,
-        dst_stride,
-        a,
-        (lhs.stride, 1, rhs.stride),
-        output,
-        scale,
-    );
+    call(dst, dst_stride, a, (lhs.stride, 1, rhs.stride));
 }
 
 /// `dst[i, j] (+)= sum_k lhs[i, k] * rhs[k, j]`: here the rows of `rhs` run along `k` and hold `width` columns.
 pub(super) fn combine(dst: &mut [f32], dst_stride: usize, a: Product<'_>, width: usize) {
-    let Product {
-        lhs,
-        rhs,
-        k,
-        scale,
-        output,
-    } = a;
+    let Product { lhs, rhs, k, .. } = a;
     check(dst.len(), lhs.rows, dst_stride, width);
     check(lhs.data.len(), lhs.rows, lhs.stride, k);
     check(rhs.data.len(), k, rhs.stride, width);
@@ -55,14 +36,7 @@ pub(super) fn combine(dst: &mut [f32], dst_stride: usize, a: Product<'_>, width:
         rhs: Rows { rows: width, ..rhs },
         ..a
     };
-    call(
-        dst,
-        dst_stride,
-        columns,
-        (lhs.stride, rhs.stride, 1),
-        output,
-        scale,
-    );
+    call(dst, dst_stride, columns, (lhs.stride, rhs.stride, 1));
 }
 
 /// The operands of a product of `k` terms.
@@ -83,14 +57,7 @@ fn check(len: usize, rows: usize, stride: usize, width: usize) {
 }
 
 /// `strides` are those of a row of lhs, of a step of k in rhs, and of a column of rhs.
-fn call(
-    dst: &mut [f32],
-    dst_stride: usize,
-    a: Product<'_>,
-    strides: (usize, usize, usize),
-    output: Output,
-    scale: f32,
-) {
+fn call(dst: &mut [f32], dst_stride: usize, a: Product<'_>, strides: (usize, usize, usize)) {
     let stride = |x: usize| isize::try_from(x).expect("strides are below the buffer length");
     #[expect(unsafe_code, reason = "the gemm crate takes pointers")]
     // SAFETY: the callers checked that every element addressed lies inside its slice; dst is borrowed exclusively.
@@ -102,7 +69,7 @@ fn call(
             dst.as_mut_ptr(),
             1,
             stride(dst_stride),
-            output == Output::Add,
+            a.output == Output::Add,
             a.lhs.data.as_ptr(),
             1,
             stride(strides.0),
@@ -110,7 +77,7 @@ fn call(
             stride(strides.2),
             stride(strides.1),
             1.0,
-            scale,
+            a.scale,
             false,
             false,
             false,

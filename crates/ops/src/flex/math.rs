@@ -53,7 +53,7 @@ pub(super) fn silu<S: Simd>(x: f32) -> f32 {
 #[inline(always)]
 pub(super) fn sine_squared<S: Simd>(x: f32) -> f32 {
     const PI_HI: f32 = 3.140_625;
-    const PI_MID: f32 = 9.675_025_9e-4;
+    const PI_MID: f32 = 9.675_026e-4;
     const PI_LO: f32 = 1.509_957_9e-7;
     let n = (x * core::f32::consts::FRAC_1_PI + 12_582_912.0) - 12_582_912.0; // round to nearest
     let r = mul_add::<S>(
@@ -79,7 +79,7 @@ pub(super) fn erf<S: Simd>(x: f32) -> f32 {
     let mut p = 0.170_872_77;
     p = mul_add::<S>(p, t, -0.822_152_2);
     p = mul_add::<S>(p, t, 1.488_515_9);
-    p = mul_add::<S>(p, t, -1.135_203_9);
+    p = mul_add::<S>(p, t, -1.135_204);
     p = mul_add::<S>(p, t, 0.278_868_07);
     p = mul_add::<S>(p, t, -0.186_288_06);
     p = mul_add::<S>(p, t, 0.096_784_18);

@@ -68,7 +68,7 @@ pub(super) fn rope(x: &FlexTensor, cos: &FlexTensor, sin: &FlexTensor) -> FlexTe
 
 /// A sum in 16 lanes that are folded at the end: the order depends on the length alone.
 #[inline(always)]
-pub(super) fn sum_of<S: Simd>(x: &[f32], f: impl Fn(f32, f32) -> f32) -> f32 {
+pub(super) fn sum_of(x: &[f32], f: impl Fn(f32, f32) -> f32) -> f32 {
     let mut lanes = [0.0; 16];
     let (blocks, rest) = x.as_chunks::<16>();
     for block in blocks {
@@ -105,7 +105,7 @@ impl WithSimd for RmsNorm<'_> {
 
     #[inline(always)]
     fn with_simd<S: Simd>(self, _: S) {
-        let mean = sum_of::<S>(self.x, |sum, x| mul_add::<S>(x, x, sum)) / self.x.len() as f32;
+        let mean = sum_of(self.x, |sum, x| mul_add::<S>(x, x, sum)) / self.x.len() as f32;
         let factor = 1.0 / (mean + self.eps).sqrt();
         for ((out, x), weight) in self.out.iter_mut().zip(self.x).zip(self.weight) {
             *out = x * factor * weight;
@@ -127,8 +127,8 @@ impl WithSimd for LayerNorm<'_> {
     #[inline(always)]
     fn with_simd<S: Simd>(self, _: S) {
         let width = self.x.len() as f32;
-        let mean = sum_of::<S>(self.x, |sum, x| sum + x) / width;
-        let variance = sum_of::<S>(self.x, |sum, x| mul_add::<S>(x - mean, x - mean, sum)) / width;
+        let mean = sum_of(self.x, |sum, x| sum + x) / width;
+        let variance = sum_of(self.x, |sum, x| mul_add::<S>(x - mean, x - mean, sum)) / width;
         let factor = 1.0 / (variance + self.eps).sqrt();
         for (((out, x), weight), bias) in self
             .out
