@@ -1,7 +1,7 @@
 //! The stages of requests to the demo model, as JSON lines `{"what", "value", "unit"}` with the names that
 //! `benches/reference.py` prints for transformers: `benches/compare.sh` runs both and prints the ratios.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use burn::tensor::{DType, Device};
@@ -100,7 +100,7 @@ fn speech(engine: &Engine) -> Result<(), Failure> {
     Ok(())
 }
 
-fn code2wav(model: &PathBuf) -> Result<(), Failure> {
+fn code2wav(model: &Path) -> Result<(), Failure> {
     let checkpoint = Checkpoint::open(model)?;
     let config = Config::from_checkpoint(&checkpoint)?
         .code2wav

@@ -48,6 +48,10 @@ impl<'a> Comparison<'a> {
     }
 
     /// Compares rows of `width` values within `tolerance`: those at `rows`, or all.
+    #[expect(
+        clippy::too_many_arguments,
+        reason = "a comparison is told all that its failure must say"
+    )]
     pub fn tensor(
         &mut self,
         case: &str,
@@ -83,6 +87,10 @@ impl<'a> Comparison<'a> {
     }
 
     /// Compares `ours` with golden values of any origin; `rows` are the numbers of the rows in the whole tensor.
+    #[expect(
+        clippy::too_many_arguments,
+        reason = "a comparison is told all that its failure must say"
+    )]
     fn values(
         &mut self,
         case: &str,

@@ -1,4 +1,5 @@
 //! The engine as a library: the same answer every time, several at once, ended early, and refused with a reason.
+#![allow(clippy::print_stdout, reason = "helpers of tests are tests too")]
 
 use std::time::{Duration, Instant};
 

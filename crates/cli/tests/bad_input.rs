@@ -16,7 +16,7 @@ use common::{Run, demo, names, program, run_in, run_with_stdin};
 fn ask(folder: &Path, args: &[&str]) -> Run {
     let before = names(folder);
     let demo = demo();
-    let all = [&["run", "-m", demo.to_str().unwrap()], args].concat();
+    let all = [&["run", "-m", demo.to_str().expect("a plain path")], args].concat();
     let outcome = run_in(folder, all);
     if outcome.code != Some(0) {
         assert_eq!(
@@ -201,7 +201,7 @@ fn a_disk_that_is_full() {
         env!("CARGO_BIN_EXE_burn-omni"),
         "run",
         "-m",
-        demo.to_str().unwrap(),
+        demo.to_str().expect("a plain path"),
     ]);
     command
         .args(["-p", "Count from 2 to 6.", "-o", "a.wav"])
@@ -220,7 +220,7 @@ fn a_reader_that_goes_away_is_no_failure() {
         "-c",
         script,
         env!("CARGO_BIN_EXE_burn-omni"),
-        demo.to_str().unwrap(),
+        demo.to_str().expect("a plain path"),
     ]);
     let outcome = Run::from(command.stdin(Stdio::null()).output().unwrap());
     assert_eq!((outcome.stdout.trim(), outcome.stderr.as_str()), ("0", ""));
@@ -234,7 +234,7 @@ fn ctrl_c_ends_an_answer_and_removes_its_file() {
     command.args([
         "run",
         "-m",
-        demo.to_str().unwrap(),
+        demo.to_str().expect("a plain path"),
         "-o",
         "a.wav",
         "--max-frames",

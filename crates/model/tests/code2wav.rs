@@ -1,4 +1,5 @@
 //! Code2wav with the trained demo model against the reference's waves, and against itself at other cuts.
+#![allow(clippy::unwrap_used, reason = "helpers of tests are tests too")]
 
 mod common;
 

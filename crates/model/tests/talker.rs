@@ -1,4 +1,5 @@
 //! The talker and its code predictor with the trained demo model against the reference.
+#![allow(clippy::unwrap_used, reason = "helpers of tests are tests too")]
 
 mod common;
 

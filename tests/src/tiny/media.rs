@@ -25,7 +25,7 @@ pub fn audio(samples: u32, seed: u32) -> Vec<i16> {
             let block = n / 1600;
             let step = i64::from(200 + mix(seed + 1000, block) % 6000);
             let loud = i64::from(mix(seed + 2000, block) % 192);
-            let wave = ((i64::from(n) * step & 0xFFFF) - 32_768).abs() * 2 - 32_768;
+            let wave = (((i64::from(n) * step) & 0xFFFF) - 32_768).abs() * 2 - 32_768;
             let noise = i64::from(mix(seed, n) & 0xFFFF) - 32_768;
             let sample = ((wave * loud + noise * 16) >> 8).min(32_767);
             i16::try_from(sample).expect("loud is below 192 of 256")

@@ -12,22 +12,22 @@ use super::demo;
 const WEIGHTS: &str = "model.safetensors";
 
 /// A copy whose files are links until they are changed.
-pub struct Broken {
+pub(crate) struct Broken {
     folder: TempDir,
 }
 
 /// One tensor of the weights.
 #[derive(Clone)]
-pub struct Tensor {
-    pub name: String,
-    pub dtype: String,
-    pub shape: Vec<u64>,
-    pub bytes: Vec<u8>,
+pub(crate) struct Tensor {
+    pub(crate) name: String,
+    pub(crate) dtype: String,
+    pub(crate) shape: Vec<u64>,
+    pub(crate) bytes: Vec<u8>,
 }
 
 impl Broken {
     /// A copy that is whole.
-    pub fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let folder = TempDir::new().expect("a temporary folder");
         for entry in fs::read_dir(demo()).expect("the demo checkpoint") {
             let path = entry.expect("an entry").path();
@@ -40,26 +40,26 @@ impl Broken {
         Self { folder }
     }
 
-    pub fn path(&self) -> &Path {
+    pub(crate) fn path(&self) -> &Path {
         self.folder.path()
     }
 
-    pub fn text(&self) -> &str {
+    pub(crate) fn text(&self) -> &str {
         self.path()
             .to_str()
             .expect("a temporary folder has a plain name")
     }
 
-    pub fn file(&self, name: &str) -> PathBuf {
+    pub(crate) fn file(&self, name: &str) -> PathBuf {
         self.path().join(name)
     }
 
-    pub fn remove(self, name: &str) -> Self {
+    pub(crate) fn remove(self, name: &str) -> Self {
         fs::remove_file(self.file(name)).expect("the file exists");
         self
     }
 
-    pub fn write(self, name: &str, bytes: impl AsRef<[u8]>) -> Self {
+    pub(crate) fn write(self, name: &str, bytes: impl AsRef<[u8]>) -> Self {
         // A link is replaced and not written through.
         let _ = fs::remove_file(self.file(name));
         fs::write(self.file(name), bytes).expect("the folder can be written to");
@@ -67,7 +67,7 @@ impl Broken {
     }
 
     /// Changes `config.json`.
-    pub fn config(self, change: impl FnOnce(&mut Value)) -> Self {
+    pub(crate) fn config(self, change: impl FnOnce(&mut Value)) -> Self {
         let text = fs::read_to_string(self.file("config.json")).expect("a config");
         let mut config = serde_json::from_str(&text).expect("JSON");
         change(&mut config);
@@ -75,14 +75,14 @@ impl Broken {
     }
 
     /// Changes the weights' file as bytes.
-    pub fn bytes(self, change: impl FnOnce(&mut Vec<u8>)) -> Self {
+    pub(crate) fn bytes(self, change: impl FnOnce(&mut Vec<u8>)) -> Self {
         let mut bytes = fs::read(self.file(WEIGHTS)).expect("weights");
         change(&mut bytes);
         self.write(WEIGHTS, bytes)
     }
 
     /// Changes the header and leaves the data as they are.
-    pub fn header(self, change: impl FnOnce(&mut Map<String, Value>)) -> Self {
+    pub(crate) fn header(self, change: impl FnOnce(&mut Map<String, Value>)) -> Self {
         self.bytes(|bytes| {
             let (mut header, data) = split(bytes);
             change(&mut header);
@@ -91,7 +91,7 @@ impl Broken {
     }
 
     /// Changes the list of tensors and writes a sound file of them.
-    pub fn tensors(self, change: impl FnOnce(&mut Vec<Tensor>)) -> Self {
+    pub(crate) fn tensors(self, change: impl FnOnce(&mut Vec<Tensor>)) -> Self {
         self.bytes(|bytes| {
             let (header, data) = split(bytes);
             let mut tensors = list(&header, data);
@@ -101,7 +101,7 @@ impl Broken {
     }
 
     /// Deals the weights out to two shards with an index.
-    pub fn in_shards(self) -> Self {
+    pub(crate) fn in_shards(self) -> Self {
         let bytes = fs::read(self.file(WEIGHTS)).expect("weights");
         let (header, data) = split(&bytes);
         let tensors = list(&header, data);

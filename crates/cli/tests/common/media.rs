@@ -4,14 +4,14 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// Writes a file and gives its path.
-pub fn file(folder: &Path, name: &str, bytes: impl AsRef<[u8]>) -> PathBuf {
+pub(crate) fn file(folder: &Path, name: &str, bytes: impl AsRef<[u8]>) -> PathBuf {
     let path = folder.join(name);
     fs::write(&path, bytes).expect("the folder can be written to");
     path
 }
 
 /// A mono 16-bit wav of these samples.
-pub fn wav(samples: &[i16]) -> Vec<u8> {
+pub(crate) fn wav(samples: &[i16]) -> Vec<u8> {
     const RATE: u32 = 16_000;
     let data: Vec<u8> = samples
         .iter()
@@ -30,7 +30,7 @@ pub fn wav(samples: &[i16]) -> Vec<u8> {
 }
 
 /// A grey png that says it has this size; its pixels are those of a 1×1 image.
-pub fn png(width: u32, height: u32) -> Vec<u8> {
+pub(crate) fn png(width: u32, height: u32) -> Vec<u8> {
     let mut header = Vec::new();
     header.extend(width.to_be_bytes());
     header.extend(height.to_be_bytes());

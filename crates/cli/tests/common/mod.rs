@@ -1,8 +1,8 @@
 //! Runs the program, and breaks copies of the demo checkpoint.
 #![allow(dead_code, reason = "every test file uses another part")]
 
-pub mod checkpoint;
-pub mod media;
+pub(crate) mod checkpoint;
+pub(crate) mod media;
 
 use std::ffi::OsStr;
 use std::fs;
@@ -13,12 +13,12 @@ use std::process::{Command, Output, Stdio};
 use serde_json::Value;
 
 /// The demo checkpoint of the repository.
-pub fn demo() -> PathBuf {
+pub(crate) fn demo() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../../assets/omni-demo")
 }
 
 /// The program, with nothing of the caller's environment that it looks at.
-pub fn program() -> Command {
+pub(crate) fn program() -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_burn-omni"));
     command.stdin(Stdio::null());
     for name in [
@@ -34,10 +34,10 @@ pub fn program() -> Command {
 
 /// What a finished program left.
 #[derive(Debug)]
-pub struct Run {
-    pub code: Option<i32>,
-    pub stdout: String,
-    pub stderr: String,
+pub(crate) struct Run {
+    pub(crate) code: Option<i32>,
+    pub(crate) stdout: String,
+    pub(crate) stderr: String,
 }
 
 impl From<Output> for Run {
@@ -52,7 +52,7 @@ impl From<Output> for Run {
 }
 
 /// Runs the program.
-pub fn run<S: AsRef<OsStr>>(args: impl IntoIterator<Item = S>) -> Run {
+pub(crate) fn run<S: AsRef<OsStr>>(args: impl IntoIterator<Item = S>) -> Run {
     program()
         .args(args)
         .output()
@@ -61,7 +61,7 @@ pub fn run<S: AsRef<OsStr>>(args: impl IntoIterator<Item = S>) -> Run {
 }
 
 /// Runs the program in a folder.
-pub fn run_in<S: AsRef<OsStr>>(folder: &Path, args: impl IntoIterator<Item = S>) -> Run {
+pub(crate) fn run_in<S: AsRef<OsStr>>(folder: &Path, args: impl IntoIterator<Item = S>) -> Run {
     program()
         .current_dir(folder)
         .args(args)
@@ -71,7 +71,10 @@ pub fn run_in<S: AsRef<OsStr>>(folder: &Path, args: impl IntoIterator<Item = S>)
 }
 
 /// Runs the program with something to read.
-pub fn run_with_stdin<S: AsRef<OsStr>>(args: impl IntoIterator<Item = S>, stdin: &str) -> Run {
+pub(crate) fn run_with_stdin<S: AsRef<OsStr>>(
+    args: impl IntoIterator<Item = S>,
+    stdin: &str,
+) -> Run {
     let mut command = program();
     command
         .args(args)
@@ -89,7 +92,7 @@ pub fn run_with_stdin<S: AsRef<OsStr>>(args: impl IntoIterator<Item = S>, stdin:
 impl Run {
     /// It failed with this code and one `error:` line that has all of `parts`; nothing that looks like a defect.
     #[track_caller]
-    pub fn fails(&self, code: i32, parts: &[&str]) -> &Self {
+    pub(crate) fn fails(&self, code: i32, parts: &[&str]) -> &Self {
         let errors: Vec<_> = self
             .stderr
             .lines()
@@ -109,7 +112,7 @@ impl Run {
 
     /// It failed and gave this advice.
     #[track_caller]
-    pub fn hints(&self, part: &str) -> &Self {
+    pub(crate) fn hints(&self, part: &str) -> &Self {
         let hint = self.stderr.lines().find(|line| line.starts_with("hint: "));
         assert!(
             hint.is_some_and(|hint| hint.contains(part)),
@@ -120,7 +123,7 @@ impl Run {
 
     /// It did what was asked.
     #[track_caller]
-    pub fn succeeds(&self) -> &Self {
+    pub(crate) fn succeeds(&self) -> &Self {
         assert_eq!(self.code, Some(0), "exit code: {self:#?}");
         assert!(!self.stderr.contains("error: "), "no error: {self:#?}");
         self
@@ -128,7 +131,7 @@ impl Run {
 
     /// No panic, no back-trace.
     #[track_caller]
-    pub fn is_tidy(&self) -> &Self {
+    pub(crate) fn is_tidy(&self) -> &Self {
         for trace in ["panicked", "RUST_BACKTRACE", "stack backtrace", "internal:"] {
             assert!(
                 !self.stderr.contains(trace),
@@ -140,13 +143,13 @@ impl Run {
 
     /// The one JSON object on stdout.
     #[track_caller]
-    pub fn json(&self) -> Value {
+    pub(crate) fn json(&self) -> Value {
         serde_json::from_str(&self.stdout).unwrap_or_else(|error| panic!("{error}: {self:#?}"))
     }
 }
 
 /// The names in a folder, sorted.
-pub fn names(folder: &Path) -> Vec<String> {
+pub(crate) fn names(folder: &Path) -> Vec<String> {
     let entries = fs::read_dir(folder).expect("a folder");
     let mut names: Vec<_> = entries
         .map(|entry| {

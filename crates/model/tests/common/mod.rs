@@ -1,5 +1,9 @@
 //! The trained demo model and what the reference says with it.
-
+#![allow(
+    clippy::unwrap_used,
+    clippy::print_stdout,
+    reason = "what tests share is a part of them"
+)]
 #![allow(dead_code, reason = "each test file uses a part")]
 
 use std::collections::BTreeMap;

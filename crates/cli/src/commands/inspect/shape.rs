@@ -11,6 +11,10 @@ pub(super) struct Shape {
 }
 
 /// The parts that the config describes.
+#[expect(
+    clippy::too_many_lines,
+    reason = "a list, one line of output after another"
+)]
 pub(super) fn of(config: &Config) -> Vec<Shape> {
     let mut parts = Vec::new();
     let mut add = |part, summary| parts.push(Shape { part, summary });
