@@ -183,7 +183,7 @@ impl<'a> Context<'a> {
                 return None;
             }
         };
-        match tensor.expect_shape(shape).and_then(crate::raw::readable) {
+        match crate::raw::readable(tensor).and_then(|tensor| tensor.expect_shape(shape)) {
             Ok(tensor) => Some(tensor),
             Err(error) => {
                 self.first_error.borrow_mut().get_or_insert(error);

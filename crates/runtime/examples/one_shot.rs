@@ -1,5 +1,6 @@
 //! Asks the demo model one question and writes the spoken answer beside you:
-//! `cargo run --release -p burn-omni --features flex --example one_shot -- "What is three plus four?"`
+//! `cargo run --release -p burn-omni --example one_shot -- "What is three plus four?"`
+#![expect(clippy::print_stdout, reason = "an example shows its result")]
 
 use std::path::Path;
 

@@ -214,22 +214,19 @@ impl Engine {
 }
 
 impl Model {
-    /// The checkpoint's sampling, else greedy.
+    /// The checkpoint's sampling, with the reference's values where it has none; greedy unless `do_sample` is set.
     pub(crate) fn sampling(&self) -> Sampling {
         let generation = &self.config.generation;
-        let penalty = generation.repetition_penalty.unwrap_or(1.0) as f32;
-        let greedy = Sampling {
-            repetition_penalty: penalty,
-            ..Sampling::GREEDY
-        };
-        if generation.do_sample != Some(true) {
-            return greedy;
-        }
+        let drawn = generation.do_sample == Some(true);
         Sampling {
-            temperature: generation.temperature.unwrap_or(1.0) as f32,
+            temperature: if drawn {
+                generation.temperature.unwrap_or(1.0) as f32
+            } else {
+                0.0
+            },
             top_k: generation.top_k.unwrap_or(50),
             top_p: generation.top_p.unwrap_or(1.0) as f32,
-            ..greedy
+            repetition_penalty: generation.repetition_penalty.unwrap_or(1.0) as f32,
         }
     }
 

@@ -241,6 +241,13 @@ impl Request {
         {
             sampling.check()?;
         }
+        if let Some(temperature) = self.speech.as_ref().and_then(|speech| speech.temperature) {
+            Sampling {
+                temperature,
+                ..Sampling::GREEDY
+            }
+            .check()?;
+        }
         let positive = [
             ("max_tokens", self.max_tokens),
             (

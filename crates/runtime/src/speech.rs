@@ -19,7 +19,7 @@ use crate::sampler::{Random, Sampler};
 use crate::stream::{Sink, Stopped};
 use crate::{Answer, Error, Event, FinishReason, Sampling, Speech, SpeechRequest};
 
-/// How the residual codes are drawn when the talker samples (talker specification D.3).
+/// How the residual codes are drawn when the talker samples (docs/spec/talker-code2wav.md D.3).
 const PREDICTOR_SAMPLING: Sampling = Sampling {
     temperature: 1.0,
     top_k: 50,
@@ -212,8 +212,7 @@ impl<'a> Speaker<'a> {
         Ok((state, step))
     }
 
-    /// Positions of the talker's prompt: those of its own ids with the media of the user's turns (talker
-    /// specification B.7). As in the reference, which does not tell the talker that a film has sound, such a film is
+    /// Positions of the talker's prompt: those of its own ids with the media of the user's turns (docs/spec/talker-code2wav.md B.7). As in the reference, which does not tell the talker that a film has sound, such a film is
     /// laid out like text.
     fn positions(&self, thought: &Thought, turns: &Turns) -> Result<Positions, Error> {
         let prompt = &thought.prompt;
@@ -362,7 +361,7 @@ impl Packets<'_> {
     }
 }
 
-/// The request's sampling, else the checkpoint's, else the reference's (talker specification C.6).
+/// The request's sampling, else the checkpoint's, else the reference's (docs/spec/talker-code2wav.md C.6).
 fn talker_sampling(model: &Model, request: &SpeechRequest) -> Sampling {
     let generation = &model.config.generation;
     let sampling = request.sampling.unwrap_or(Sampling {

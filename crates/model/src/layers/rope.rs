@@ -21,7 +21,7 @@ pub struct RopeTable {
 impl Rope {
     /// Frequencies `theta^(-2i / head_dim)`. With a section `[t, h, w]` they are interleaved: frequency `i` turns with
     /// the height when `i % 3 == 1` and `i < 3 * h`, with the width when `i % 3 == 2` and `i < 3 * w`, else with time
-    /// (thinker specification B.3); without one, all turn with time.
+    /// (docs/spec/thinker.md B.3); without one, all turn with time.
     #[must_use]
     pub fn new(head_dim: usize, theta: f64, section: Option<[usize; 3]>) -> Self {
         let half = head_dim / 2;

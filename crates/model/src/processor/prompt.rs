@@ -64,6 +64,20 @@ pub enum ProcessorError {
         /// Name of the file.
         file: &'static str,
     },
+    /// The settings of the media are not those of the model.
+    #[error(
+        "preprocessor_config.json: `{field}` is {found}, but `{other}` in config.json is {expected}"
+    )]
+    Mismatch {
+        /// Field of `preprocessor_config.json`.
+        field: &'static str,
+        /// Its value.
+        found: usize,
+        /// Field of `config.json`.
+        other: &'static str,
+        /// Its value.
+        expected: usize,
+    },
     /// A file cannot be read.
     #[error("{path}: cannot be read: {cause}", path = .path.display())]
     Io {
@@ -84,8 +98,59 @@ impl ProcessorError {
             Self::MissingFile { file, .. } => Some(format!(
                 "copy {file} of the original release into the folder"
             )),
+            Self::Mismatch { .. } => Some("both files must be of the same model".into()),
             Self::Io { .. } => None,
         }
+    }
+}
+
+/// The sizes that both files state must agree: features of one size would meet weights of another.
+fn agree(media: &MediaConfig, config: &ThinkerConfig) -> Result<(), ProcessorError> {
+    let (audio, vision) = (&config.audio_config, &config.vision_config);
+    let pairs = [
+        (
+            "feature_size",
+            media.audio.feature_size,
+            "num_mel_bins",
+            audio.num_mel_bins,
+        ),
+        (
+            "patch_size",
+            media.image.patch_size,
+            "patch_size",
+            vision.patch_size,
+        ),
+        (
+            "temporal_patch_size",
+            media.image.temporal_patch_size,
+            "temporal_patch_size",
+            vision.temporal_patch_size,
+        ),
+        (
+            "merge_size",
+            media.image.merge_size,
+            "spatial_merge_size",
+            vision.spatial_merge_size,
+        ),
+        // The number of rows of a clip is counted in chunks of this many frames.
+        (
+            "n_window (as the release has it)",
+            50,
+            "n_window",
+            audio.n_window,
+        ),
+    ];
+    match pairs
+        .into_iter()
+        .find(|(_, found, _, expected)| found != expected)
+    {
+        None => Ok(()),
+        Some((field, found, other, expected)) => Err(ProcessorError::Mismatch {
+            field,
+            found,
+            other,
+            expected,
+        }),
     }
 }
 
@@ -127,6 +192,7 @@ impl Processor {
         let text =
             std::fs::read_to_string(&path).map_err(|cause| ProcessorError::Io { path, cause })?;
         let media = MediaConfig::from_json(&text)?;
+        agree(&media, config)?;
         let tokenizer = Tokenizer::load(&dir("tokenizer_config.json"))?;
         let template = ChatTemplate::load(&dir("tokenizer_config.json"))?;
         Ok(Self {

@@ -1,7 +1,7 @@
 //! The audio encoder: log-mel frames to 13 rows a second.
 //!
 //! Frames are cut into chunks of one second, each convolved on its own and numbered from zero; rows then see one another
-//! inside windows of eight seconds (thinker specification C.3).
+//! inside windows of eight seconds (docs/spec/thinker.md C.3).
 
 use burn::tensor::module::conv2d;
 use burn::tensor::ops::ConvOptions;

@@ -1,5 +1,5 @@
 //! The vision encoder: patches of pictures and films to rows, and the rows that deepstack adds to the first decoder
-//! layers (thinker specification D.3).
+//! layers (docs/spec/thinker.md D.3).
 
 use burn::tensor::{Device, Int, Tensor, TensorData};
 use burn_omni_ops as ops;

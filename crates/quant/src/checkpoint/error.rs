@@ -338,6 +338,9 @@ impl CheckpointError {
             Self::DuplicateTensor { .. } => {
                 "remove the file that does not belong to this checkpoint"
             }
+            Self::UnexpectedDtype { .. } => {
+                "quantized checkpoints are not read yet, use one in BF16, F16 or F32"
+            }
             _ => return None,
         };
         Some(fixed.into())

@@ -126,11 +126,11 @@ fn wrong_types_say_what_is_expected() {
     check(
         r#"
         $root.thinker_config = [1] | [1], expected an object
-        $text.hidden_size = "192" | "192", expected a whole number of at least 1
-        $text.hidden_size = -1 | -1, expected a whole number of at least 1
-        $text.hidden_size = 1.5 | 1.5, expected a whole number of at least 1
-        $text.hidden_size = 0 | 0, expected a whole number of at least 1
-        $text.hidden_size = 1099511627776 | 1099511627776, expected a whole number of at least 1
+        $text.hidden_size = "192" | "192", expected a whole number from 1 to 16777216
+        $text.hidden_size = -1 | -1, expected a whole number from 1 to 16777216
+        $text.hidden_size = 1.5 | 1.5, expected a whole number from 1 to 16777216
+        $text.hidden_size = 0 | 0, expected a whole number from 1 to 16777216
+        $text.hidden_size = 1099511627776 | 1099511627776, expected a whole number from 1 to 16777216
         $text.rms_norm_eps = 0 | 0, expected a number above 0
         $text.norm_topk_prob = 1 | 1, expected true or false
         $text.hidden_act = "a\nb" | "a\nb", supported: "silu"
