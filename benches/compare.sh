@@ -6,7 +6,8 @@ cd "$(dirname "$0")/.."
 python=$1 threads=${2:-2}
 ours=$(mktemp) theirs=$(mktemp)
 trap 'rm -f "$ours" "$theirs"' EXIT
-RAYON_NUM_THREADS=$threads cargo bench --quiet -p burn-omni-benches --bench stages >"$ours"
+cargo build --quiet --release --workspace --bench stages
+RAYON_NUM_THREADS=$threads "$(ls -t "${CARGO_TARGET_DIR:-target}"/release/deps/stages-* | grep -v "\.d$" | head -n 1)" >"$ours"
 "$python" benches/reference.py --threads "$threads" >"$theirs"
 "$python" - "$ours" "$theirs" <<'PY'
 import json, sys

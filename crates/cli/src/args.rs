@@ -121,7 +121,7 @@ pub(crate) struct ModelDir {
 
 #[derive(Debug, Args)]
 pub(crate) struct DeviceArg {
-    /// Where to compute: auto, cpu, cuda[:N], vulkan[:N], wgpu or metal
+    /// Where to compute: auto, cpu, cuda or cuda:N, vulkan or vulkan:N, wgpu, metal
     ///
     /// `auto` takes the best compiled-in device that runs at full speed, which is the CPU so far; GPUs run through plain
     /// operations when named. See `burn-omni doctor` for the devices of this machine.

@@ -7,7 +7,7 @@ use anyhow::Context;
 
 use crate::failure::{Failure, INTERRUPTED};
 
-/// Whether an answer is in the making that asks [`was_requested`].
+/// Whether an answer is in the making that asks [`Watch::was_requested`].
 static WATCHED: AtomicBool = AtomicBool::new(false);
 static REQUESTED: AtomicBool = AtomicBool::new(false);
 /// Exit code where nobody watches.

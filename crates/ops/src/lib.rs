@@ -1,7 +1,7 @@
 //! The operations that Burn lacks, as one extension trait over Burn's `Backend`.
 //!
 //! Model code calls the free functions below; which implementation runs is a property of the tensors' device.
-//! Each operation has a plain-tensor version in [`reference`] that is its oracle in the tests and the path of every
+//! Each operation has a plain-tensor version in [`mod@reference`] that is its oracle in the tests and the path of every
 //! backend without an implementation of its own. This crate is the only library crate that names a backend.
 //!
 //! Activations are rows: `[rows, width]`, one row a token, frame, patch or time step. Weights keep the dtype they are
