@@ -45,12 +45,17 @@ pub(crate) fn run(args: RunArgs, output: &Output) -> Result<(), Failure> {
         Destination::Stdout => AudioOut::Raw,
     };
     let text_on_stdout = destination != Destination::Stdout;
+    let to_file = matches!(destination, Destination::File(_));
     let midway = Cell::new(false);
     let say = |text: &str| {
         midway.set(!text.ends_with('\n'));
         match (args.json, text_on_stdout) {
             (true, _) => {}
-            (false, true) => output::data(text)?,
+            (false, true) => match output::data(text) {
+                // Nobody reads the text any more, but the file was asked for as well.
+                Err(gone) if gone.kind() == io::ErrorKind::BrokenPipe && to_file => {}
+                written => written?,
+            },
             (false, false) => output.note_part(text),
         }
         Ok(())
