@@ -4,6 +4,7 @@
 
 mod attention;
 mod conv;
+mod dots;
 mod elementwise;
 mod experts;
 mod gemm;
