@@ -1,5 +1,7 @@
 //! `x * weight^T`: a dot-product kernel for a few rows, a gemm over panels of the weight for many.
 
+use std::borrow::Cow;
+
 use burn_flex::FlexTensor;
 use half::{bf16, f16};
 use rayon::prelude::*;
@@ -7,6 +9,7 @@ use rayon::prelude::*;
 use super::dots::dots;
 use super::gemm::{Output, Product, Rows, multiply};
 use super::parallel;
+use super::small::SmallProduct;
 use super::view::{Stored, View, tensor, vector, with_rows};
 
 /// Up to this many rows the weight is read once and multiplied on the fly.
@@ -29,6 +32,20 @@ pub(super) fn linear(x: &FlexTensor, weight: &FlexTensor, bias: Option<&FlexTens
         stride: x.row_stride,
     };
     let mut out = vec![0.0; x.rows * out_width];
+    if let Stored::F32(weight) = Stored::new(weight)
+        && SmallProduct::suits(x.rows, weight)
+    {
+        let product = SmallProduct {
+            x: rows,
+            width: k,
+            taps: 1,
+            dilation: 1,
+            weight,
+            bias: bias.map(vector),
+        };
+        product.forward(&mut out, out_width);
+        return tensor(out, &[x.rows, out_width]);
+    }
     matmul(&mut out, rows, Stored::new(weight), k);
     if let Some(bias) = bias {
         let bias = vector(bias);
@@ -126,6 +143,16 @@ pub(super) fn widen(weight: Stored<'_>, out: &mut Vec<f32>) {
         Stored::BF16(x) => out.extend(x.iter().map(|x| x.value())),
         Stored::F16(x) => out.extend(x.iter().map(|x| x.value())),
     }
+}
+
+/// The weights as f32, copied only when they are stored otherwise.
+pub(super) fn as_f32(weight: Stored<'_>) -> Cow<'_, [f32]> {
+    if let Stored::F32(weight) = weight {
+        return Cow::Borrowed(weight);
+    }
+    let mut out = Vec::new();
+    widen(weight, &mut out);
+    Cow::Owned(out)
 }
 
 /// A stored weight as f32.

@@ -12,6 +12,7 @@ mod linear;
 mod math;
 mod norm;
 mod parallel;
+mod small;
 mod view;
 
 use burn::backend::tensor::{FloatTensor, IntTensor};
