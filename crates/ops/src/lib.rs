@@ -9,13 +9,13 @@
 //!
 //! | operation | shapes | CPU (`Flex`) | GPU (`CubeBackend`) |
 //! |---|---|---|---|
-//! | [`linear`] | `[rows, in] x [out, in] -> [rows, out]` | gemv, panel gemm | reference |
+//! | [`linear`] | `[rows, in] x [out, in] -> [rows, out]` | gemv, small product, panel gemm | reference |
 //! | [`rms_norm`], [`layer_norm`] | `[rows, heads, width]` | row kernel | reference |
 //! | [`rope`] | `[rows, heads, head_dim]` | row kernel | reference |
 //! | [`attention`] | `[rows, heads, head_dim] x [keys, kv_heads, head_dim]` | blocked gemm, grouped heads | reference |
 //! | [`swiglu`], [`gelu`], [`gelu_tanh`], [`snake`] | `[rows, width]` | row kernel | reference |
 //! | [`route`], [`experts`] | `[rows, experts]`, `[rows, hidden]` | only the rows routed to an expert | reference |
-//! | [`causal_conv1d`] | `[history + rows, in] x [out, taps * in]` | gemm over overlapping rows | reference |
+//! | [`causal_conv1d`] | `[history + rows, in] x [out, taps * in]` | small product or gemm over overlapping rows | reference |
 
 mod attention;
 #[cfg_attr(

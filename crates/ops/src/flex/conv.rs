@@ -5,8 +5,9 @@ use burn_flex::FlexTensor;
 use rayon::prelude::*;
 
 use super::gemm::{Output, Product, Rows, multiply};
-use super::linear::widen;
+use super::linear::as_f32;
 use super::parallel;
+use super::small::SmallProduct;
 use super::view::{Stored, View, tensor, vector, with_rows};
 
 /// Output rows computed at a time, few enough that they stay in the cache over all taps.
@@ -23,8 +24,8 @@ pub(super) fn causal_conv1d(
     let shape = weight.layout().shape();
     let (out_width, taps) = (shape[0], shape[1] / x.width);
     let rows = x.rows - (taps - 1) * dilation;
-    let mut values = Vec::with_capacity(shape[0] * shape[1]);
-    widen(Stored::new(weight), &mut values);
+    let stored = Stored::new(weight);
+    let values = as_f32(stored);
     let conv = Conv {
         x: &x,
         weight: &values,
@@ -34,6 +35,10 @@ pub(super) fn causal_conv1d(
     };
 
     let mut out = vec![0.0; rows * out_width];
+    if SmallProduct::suits(rows, &values) {
+        conv.small(rows).forward(&mut out, out_width);
+        return tensor(out, &[rows, out_width]);
+    }
     let tiles = out.chunks_mut(TILE * out_width).enumerate();
     if parallel::pieces(rows * values.len() / 8) == 1 {
         tiles.for_each(|(tile, out)| conv.forward(tile * TILE, out));
@@ -54,6 +59,32 @@ struct Conv<'a> {
 }
 
 impl Conv<'_> {
+    /// Taps that lie side by side in a row of overlapping rows.
+    fn joined(&self) -> bool {
+        self.dilation == 1 && self.x.row_stride == self.x.width
+    }
+
+    /// The whole as one product with a matrix that fits into a cache.
+    fn small(&self, rows: usize) -> SmallProduct<'_> {
+        let (taps, width) = if self.joined() {
+            (1, self.taps * self.x.width)
+        } else {
+            (self.taps, self.x.width)
+        };
+        SmallProduct {
+            x: Rows {
+                data: self.x.from(0, 0),
+                rows,
+                stride: self.x.row_stride,
+            },
+            width,
+            taps,
+            dilation: self.dilation,
+            weight: self.weight,
+            bias: Some(self.bias),
+        }
+    }
+
     /// The output rows from `first` on, as many as `out` holds.
     fn forward(&self, first: usize, out: &mut [f32]) {
         let width = self.bias.len();
@@ -61,8 +92,7 @@ impl Conv<'_> {
             row.copy_from_slice(self.bias);
         }
         let rows = out.len() / width;
-        let joined = self.dilation == 1 && self.x.row_stride == self.x.width;
-        let (steps, per_step) = if joined {
+        let (steps, per_step) = if self.joined() {
             (1, self.taps)
         } else {
             (self.taps, 1)

@@ -2,6 +2,7 @@
 
 use burn_flex::FlexTensor;
 use pulp::{Simd, WithSimd};
+use rayon::prelude::*;
 
 use super::math::{erf, exp, mul_add, silu, sine_squared, vectorized};
 use super::parallel;
@@ -29,26 +30,26 @@ pub(super) fn swiglu_row(gate_up: &[f32], out: &mut [f32]) {
 }
 
 pub(super) fn gelu(x: FlexTensor) -> FlexTensor {
-    in_place(x, usize::MAX, |row| vectorized(Gelu { row }))
+    in_place(x, 1, |row| vectorized(Gelu { row }))
 }
 
 pub(super) fn gelu_tanh(x: FlexTensor) -> FlexTensor {
-    in_place(x, usize::MAX, |row| vectorized(GeluTanh { row }))
+    in_place(x, 1, |row| vectorized(GeluTanh { row }))
 }
 
 pub(super) fn snake(x: FlexTensor, alpha: &FlexTensor, inverse_beta: &FlexTensor) -> FlexTensor {
     let (alpha, inverse_beta) = (vector(alpha), vector(inverse_beta));
-    in_place(x, alpha.len(), |row| {
+    in_place(x, alpha.len(), |rows| {
         vectorized(Snake {
-            row,
+            rows,
             alpha,
             inverse_beta,
         })
     })
 }
 
-/// Applies `f` to every row of at most `width` elements, writing over `x` when nobody else holds it.
-fn in_place(x: FlexTensor, width: usize, f: impl Fn(&mut [f32]) + Sync) -> FlexTensor {
+/// Applies `f` to pieces of whole rows of `width` elements, writing over `x` when nobody else holds it.
+fn in_place(x: FlexTensor, width: usize, f: impl Fn(&mut [f32]) + Send + Sync) -> FlexTensor {
     let full = x.bytes().len() == x.layout().num_elements() * size_of::<f32>();
     let mut x = if x.is_contiguous() && full {
         x
@@ -56,16 +57,13 @@ fn in_place(x: FlexTensor, width: usize, f: impl Fn(&mut [f32]) + Sync) -> FlexT
         x.to_contiguous()
     };
     let data = x.storage_mut::<f32>();
-    let work = data.len() * TRANSCENDENTAL;
-    let width = if width == usize::MAX {
-        data.len().div_ceil(parallel::pieces(work)).max(1)
+    let pieces = parallel::pieces(data.len() * TRANSCENDENTAL);
+    let rows = (data.len() / width).div_ceil(pieces).max(1);
+    if pieces == 1 {
+        f(data);
     } else {
-        width
-    };
-    let whole = data.len() / width * width;
-    let (rows, rest) = data.split_at_mut(whole);
-    parallel::rows(rows, width, work, |_, row| f(row));
-    f(rest);
+        data.par_chunks_mut(rows * width).for_each(f);
+    }
     x
 }
 
@@ -121,7 +119,7 @@ impl WithSimd for GeluTanh<'_> {
 }
 
 struct Snake<'a> {
-    row: &'a mut [f32],
+    rows: &'a mut [f32],
     alpha: &'a [f32],
     inverse_beta: &'a [f32],
 }
@@ -131,9 +129,11 @@ impl WithSimd for Snake<'_> {
 
     #[inline(always)]
     fn with_simd<S: Simd>(self, _: S) {
-        for ((x, alpha), inverse_beta) in self.row.iter_mut().zip(self.alpha).zip(self.inverse_beta)
-        {
-            *x = mul_add::<S>(sine_squared::<S>(alpha * *x), *inverse_beta, *x);
+        for row in self.rows.chunks_exact_mut(self.alpha.len()) {
+            for ((x, alpha), inverse_beta) in row.iter_mut().zip(self.alpha).zip(self.inverse_beta)
+            {
+                *x = mul_add::<S>(sine_squared::<S>(alpha * *x), *inverse_beta, *x);
+            }
         }
     }
 }

@@ -1,14 +1,15 @@
 //! `x * weight^T`: a dot-product kernel for a few rows, a gemm over panels of the weight for many.
 
+use std::borrow::Cow;
+
 use burn_flex::FlexTensor;
 use half::{bf16, f16};
-use pulp::{Simd, WithSimd};
 use rayon::prelude::*;
 
+use super::dots::dots;
 use super::gemm::{Output, Product, Rows, multiply};
-use super::math::{mul_add, vectorized};
-use super::norm::fold;
 use super::parallel;
+use super::small::SmallProduct;
 use super::view::{Stored, View, tensor, vector, with_rows};
 
 /// Up to this many rows the weight is read once and multiplied on the fly.
@@ -31,6 +32,20 @@ pub(super) fn linear(x: &FlexTensor, weight: &FlexTensor, bias: Option<&FlexTens
         stride: x.row_stride,
     };
     let mut out = vec![0.0; x.rows * out_width];
+    if let Stored::F32(weight) = Stored::new(weight)
+        && SmallProduct::suits(x.rows, weight)
+    {
+        let product = SmallProduct {
+            x: rows,
+            width: k,
+            taps: 1,
+            dilation: 1,
+            weight,
+            bias: bias.map(vector),
+        };
+        product.forward(&mut out, out_width);
+        return tensor(out, &[x.rows, out_width]);
+    }
     matmul(&mut out, rows, Stored::new(weight), k);
     if let Some(bias) = bias {
         let bias = vector(bias);
@@ -130,25 +145,19 @@ pub(super) fn widen(weight: Stored<'_>, out: &mut Vec<f32>) {
     }
 }
 
-/// `out[j] = x . weight[j]`.
-fn dots(x: &[f32], weight: Stored<'_>, out: &mut [f32]) {
-    match weight {
-        Stored::F32(weight) => vectorized(Dots { x, weight, out }),
-        Stored::BF16(weight) => vectorized(Dots { x, weight, out }),
-        Stored::F16(weight) => vectorized(Dots { x, weight, out }),
+/// The weights as f32, copied only when they are stored otherwise.
+pub(super) fn as_f32(weight: Stored<'_>) -> Cow<'_, [f32]> {
+    if let Stored::F32(weight) = weight {
+        return Cow::Borrowed(weight);
     }
+    let mut out = Vec::new();
+    widen(weight, &mut out);
+    Cow::Owned(out)
 }
 
 /// A stored weight as f32.
 trait Value: Copy {
     fn value(self) -> f32;
-}
-
-impl Value for f32 {
-    #[inline(always)]
-    fn value(self) -> f32 {
-        self
-    }
 }
 
 impl Value for bf16 {
@@ -162,41 +171,5 @@ impl Value for f16 {
     #[inline(always)]
     fn value(self) -> f32 {
         self.to_f32()
-    }
-}
-
-struct Dots<'a, W> {
-    x: &'a [f32],
-    weight: &'a [W],
-    out: &'a mut [f32],
-}
-
-impl<W: Value> WithSimd for Dots<'_, W> {
-    type Output = ();
-
-    #[inline(always)]
-    fn with_simd<S: Simd>(self, _: S) {
-        let (x, x_rest) = self.x.as_chunks::<64>();
-        for (out, weight) in self
-            .out
-            .iter_mut()
-            .zip(self.weight.chunks_exact(self.x.len()))
-        {
-            let (weight, weight_rest) = weight.as_chunks::<64>();
-            let mut lanes = [0.0; 64];
-            for (x, weight) in x.iter().zip(weight) {
-                for i in 0..64 {
-                    lanes[i] = mul_add::<S>(x[i], weight[i].value(), lanes[i]);
-                }
-            }
-            for (lane, (x, weight)) in lanes.iter_mut().zip(x_rest.iter().zip(weight_rest)) {
-                *lane = mul_add::<S>(*x, weight.value(), *lane);
-            }
-            let mut folded = [0.0; 16];
-            for i in 0..16 {
-                folded[i] = (lanes[i] + lanes[i + 16]) + (lanes[i + 32] + lanes[i + 48]);
-            }
-            *out = fold(folded);
-        }
     }
 }

@@ -4,6 +4,7 @@
 
 mod attention;
 mod conv;
+mod dots;
 mod elementwise;
 mod experts;
 mod gemm;
@@ -11,6 +12,7 @@ mod linear;
 mod math;
 mod norm;
 mod parallel;
+mod small;
 mod view;
 
 use burn::backend::tensor::{FloatTensor, IntTensor};

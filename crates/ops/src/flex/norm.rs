@@ -84,13 +84,15 @@ pub(super) fn sum_of(x: &[f32], f: impl Fn(f32, f32) -> f32) -> f32 {
 
 /// The pairwise sum of 16 lanes.
 #[inline(always)]
-pub(super) fn fold(mut lanes: [f32; 16]) -> f32 {
-    for half in [8, 4, 2, 1] {
-        for i in 0..half {
-            lanes[i] += lanes[i + half];
-        }
+pub(super) fn fold(lanes: [f32; 16]) -> f32 {
+    let (mut eight, mut four) = ([0.0; 8], [0.0; 4]);
+    for i in 0..8 {
+        eight[i] = lanes[i] + lanes[i + 8];
     }
-    lanes[0]
+    for i in 0..4 {
+        four[i] = eight[i] + eight[i + 4];
+    }
+    (four[0] + four[2]) + (four[1] + four[3])
 }
 
 struct RmsNorm<'a> {
