@@ -3,7 +3,7 @@
 use burn::backend::tensor::{FloatTensor, IntTensor};
 use burn::backend::{Backend, backend_extension};
 
-use crate::AttentionSpec;
+use crate::{AttentionSpec, PackedSpec};
 
 /// The custom operations of a backend. Shapes and meaning are those of the free functions of the same names.
 #[backend_extension(Flex: cfg(feature = "flex"), Cube: cfg(feature = "cube"))]
@@ -83,105 +83,46 @@ pub trait OmniOps: Backend {
         bias: FloatTensor<Self>,
         dilation: usize,
     ) -> FloatTensor<Self>;
-}
 
-#[cfg(feature = "cube")]
-mod cube {
-    use burn::tensor::{Float, Int, Tensor};
-    use burn_cubecl::CubeBackend;
+    /// Codes and scales in checkpoint order, in the order that this backend's kernels read: see [`crate::Packed`].
+    fn pack(
+        codes: IntTensor<Self>,
+        scales: IntTensor<Self>,
+        spec: PackedSpec,
+    ) -> (IntTensor<Self>, IntTensor<Self>);
 
-    use super::{AttentionSpec, FloatTensor, IntTensor, OmniOps};
-    use crate::{Routes, reference};
+    /// See [`crate::unpack`].
+    fn unpack(
+        codes: IntTensor<Self>,
+        scales: IntTensor<Self>,
+        gains: FloatTensor<Self>,
+        spec: PackedSpec,
+    ) -> FloatTensor<Self>;
 
-    type F = FloatTensor<CubeBackend>;
+    /// See [`crate::packed_linear`].
+    fn packed_linear(
+        x: FloatTensor<Self>,
+        codes: IntTensor<Self>,
+        scales: IntTensor<Self>,
+        gains: FloatTensor<Self>,
+        spec: PackedSpec,
+    ) -> FloatTensor<Self>;
 
-    fn lift<const D: usize>(x: F) -> Tensor<D> {
-        Tensor::<D, Float>::from_primitive::<CubeBackend>(x)
-    }
-
-    fn lower<const D: usize>(x: Tensor<D>) -> F {
-        x.try_into_primitive::<CubeBackend>()
-            .expect("the inputs are on this backend")
-    }
-
-    impl OmniOps for CubeBackend {
-        fn linear(x: F, weight: F) -> F {
-            lower(reference::linear(lift::<2>(x), lift(weight), None))
-        }
-
-        fn linear_bias(x: F, weight: F, bias: F) -> F {
-            lower(reference::linear(
-                lift::<2>(x),
-                lift(weight),
-                Some(lift(bias)),
-            ))
-        }
-
-        fn rms_norm(x: F, weight: F, eps: f64) -> F {
-            lower(reference::rms_norm(lift::<3>(x), lift(weight), eps))
-        }
-
-        fn layer_norm(x: F, weight: F, bias: F, eps: f64) -> F {
-            lower(reference::layer_norm(
-                lift::<3>(x),
-                lift(weight),
-                lift(bias),
-                eps,
-            ))
-        }
-
-        fn rope(x: F, cos: F, sin: F) -> F {
-            lower(reference::rope(lift(x), lift(cos), lift(sin)))
-        }
-
-        fn attention(q: F, k: F, v: F, spec: AttentionSpec) -> F {
-            lower(reference::attention(lift(q), lift(k), lift(v), &spec))
-        }
-
-        fn swiglu(gate_up: F) -> F {
-            lower(reference::swiglu(lift(gate_up)))
-        }
-
-        fn gelu(x: F) -> F {
-            lower(reference::gelu(lift(x)))
-        }
-
-        fn gelu_tanh(x: F) -> F {
-            lower(reference::gelu_tanh(lift(x)))
-        }
-
-        fn snake(x: F, alpha: F, inverse_beta: F) -> F {
-            lower(reference::snake(lift(x), lift(alpha), lift(inverse_beta)))
-        }
-
-        fn route(logits: F, top_k: usize, normalize: bool) -> (IntTensor<CubeBackend>, F) {
-            let Routes { ids, weights } = reference::route(lift(logits), top_k, normalize);
-            let ids = ids
-                .try_into_primitive::<CubeBackend>()
-                .expect("the inputs are on this backend");
-            (ids, lower(weights))
-        }
-
-        fn experts(x: F, ids: IntTensor<CubeBackend>, weights: F, gate_up: F, down: F) -> F {
-            let routes = Routes {
-                ids: Tensor::<2, Int>::from_primitive::<CubeBackend>(ids),
-                weights: lift(weights),
-            };
-            lower(reference::experts(
-                lift(x),
-                routes,
-                lift(gate_up),
-                lift(down),
-            ))
-        }
-
-        fn causal_conv1d(x: F, weight: F, bias: F, dilation: usize) -> F {
-            lower(reference::causal_conv1d(
-                lift(x),
-                lift(weight),
-                lift(bias),
-                dilation,
-            ))
-        }
-    }
+    /// See [`crate::packed_experts`].
+    #[expect(
+        clippy::too_many_arguments,
+        reason = "the extension macro takes tensors one by one"
+    )]
+    fn packed_experts(
+        x: FloatTensor<Self>,
+        ids: IntTensor<Self>,
+        weights: FloatTensor<Self>,
+        up_codes: IntTensor<Self>,
+        up_scales: IntTensor<Self>,
+        up_gains: FloatTensor<Self>,
+        down_codes: IntTensor<Self>,
+        down_scales: IntTensor<Self>,
+        down_gains: FloatTensor<Self>,
+        specs: [PackedSpec; 2],
+    ) -> FloatTensor<Self>;
 }

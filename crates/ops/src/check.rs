@@ -3,7 +3,8 @@
 
 use burn::tensor::{DType, Device, Int, Tensor, TensorData};
 
-use crate::{AttentionSpec, Mask, Routes, reference};
+use crate::packed::{Code, PackedBytes, Scale};
+use crate::{AttentionSpec, Mask, Packed, PackedFormat, PackedSpec, Routes, reference};
 
 /// Largest error of a sound implementation in f32 on the CPU, as a share of the largest expected magnitude.
 pub const CPU_TOLERANCE: f32 = 4e-6;
@@ -31,6 +32,9 @@ pub const CHECKS: &[Check] = &[
     check("snake", snake),
     check("route and experts", experts),
     check("causal_conv1d", causal_conv1d),
+    check("unpack", unpack),
+    check("packed_linear", packed_linear),
+    check("packed_experts", packed_experts),
 ];
 
 const fn check(name: &'static str, cases: fn(&mut Bench<'_>)) -> Check {
@@ -312,6 +316,139 @@ fn causal_conv1d(bench: &mut Bench<'_>) {
             let expected = reference::causal_conv1d(x.1.clone(), weight.1, bias.1, dilation);
             let found = crate::causal_conv1d(x.0.clone(), weight.0, bias.0, dilation);
             bench.compare(found, expected);
+        }
+    }
+}
+
+/// Every packed format that a checkpoint can have.
+pub const FORMATS: [PackedFormat; 10] = [
+    PackedFormat::NVFP4,
+    PackedFormat::MXFP4,
+    PackedFormat::MXFP8,
+    PackedFormat::FP8,
+    PackedFormat::FP8_BLOCK,
+    PackedFormat::new(Code::Int4, Scale::F32, 64),
+    PackedFormat::new(Code::Int4, Scale::Affine, 32),
+    PackedFormat::new(Code::Int4, Scale::Affine, 128),
+    PackedFormat::new(Code::Nf4, Scale::F32, 64),
+    PackedFormat::new(Code::Fp4, Scale::F32, 64),
+];
+
+impl Random {
+    /// The next 24 bits.
+    fn bits(&mut self) -> u32 {
+        ((self.number() + 1.0) * (1 << 23) as f32) as u32
+    }
+
+    /// A packed matrix of random codes, scales and gains, every scale byte of the format among them.
+    pub fn packed(&mut self, spec: PackedSpec) -> PackedBytes {
+        let rows = spec.matrices * spec.rows;
+        let codes = (0..rows * spec.row_bytes()).map(|_| match spec.format.code {
+            // Not a number in both signs, which no loader lets through.
+            Code::E4m3 => Some(self.bits() as u8)
+                .filter(|code| code & 0x7F != 0x7F)
+                .unwrap_or(1),
+            _ => self.bits() as u8,
+        });
+        let codes = codes.collect();
+        let blocks = rows * spec.blocks();
+        let scales = match spec.format.scale {
+            Scale::None => Vec::new(),
+            Scale::E4m3 => (0..blocks).map(|_| (self.bits() % 0x7F) as u8).collect(),
+            Scale::E8m0 => (0..blocks)
+                .map(|_| (self.bits() % 16 + 120) as u8)
+                .collect(),
+            Scale::F32 | Scale::Affine => (0..blocks * spec.format.scale.bytes() / 4)
+                .flat_map(|_| self.number().to_le_bytes())
+                .collect(),
+        };
+        let gains = (0..rows).map(|_| self.number() * 0.01).collect();
+        PackedBytes {
+            spec,
+            codes,
+            scales,
+            gains,
+        }
+    }
+}
+
+impl Bench<'_> {
+    /// A packed matrix on the device, and its values on the oracle.
+    fn packed(&mut self, spec: PackedSpec) -> (Packed, Tensor<2>) {
+        let bytes = self.random.packed(spec);
+        let shape = [spec.matrices * spec.rows, spec.width];
+        let values = TensorData::new(bytes.values(), shape);
+        (
+            Packed::upload(bytes, self.device),
+            Tensor::from_data(values, self.oracle),
+        )
+    }
+}
+
+const fn matrix(format: PackedFormat, rows: usize, width: usize) -> PackedSpec {
+    PackedSpec {
+        format,
+        matrices: 1,
+        rows,
+        width,
+        gated: false,
+    }
+}
+
+fn unpack(bench: &mut Bench<'_>) {
+    for format in FORMATS {
+        for (rows, width) in [(1, 16), (33, 48), (16, 64), (50, 400)] {
+            let (packed, values) = bench.packed(matrix(format, rows, width));
+            bench.compare(crate::unpack(&packed), values);
+        }
+    }
+}
+
+fn packed_linear(bench: &mut Bench<'_>) {
+    for format in FORMATS {
+        for (rows, out, width) in [
+            (1, 1, 16),
+            (1, 160, 768),
+            (2, 33, 48),
+            (7, 40, 112),
+            (16, 64, 256),
+            (40, 100, 144),
+            (130, 96, 320),
+        ] {
+            let (packed, values) = bench.packed(matrix(format, out, width));
+            let x = bench.input([rows, width]);
+            let expected = reference::linear(x.1, values, None);
+            bench.compare(crate::packed_linear(x.0, &packed), expected);
+        }
+    }
+}
+
+fn packed_experts(bench: &mut Bench<'_>) {
+    for format in FORMATS {
+        for (rows, experts, top_k, hidden, width) in
+            [(1, 8, 2, 64, 32), (5, 9, 3, 144, 48), (70, 4, 2, 96, 64)]
+        {
+            let spec = |rows, width, gated| PackedSpec {
+                matrices: experts,
+                gated,
+                ..matrix(format, rows, width)
+            };
+            let gate_up = bench.packed(spec(2 * width, hidden, true));
+            let down = bench.packed(spec(hidden, width, false));
+            let x = bench.input([rows, hidden]);
+            let logits = bench.changed([rows, experts], |x| x * 4.0);
+            let found = crate::route(logits.0, top_k, true);
+            let routes = reference::route(logits.1, top_k, true);
+            let expected = reference::experts(
+                x.1,
+                routes,
+                gate_up.1.reshape([experts, 2 * width, hidden]),
+                down.1.reshape([experts, hidden, width]),
+            );
+            bench.compare(
+                crate::packed_experts(x.0, found, &gate_up.0, &down.0),
+                expected,
+            );
         }
     }
 }

@@ -3,7 +3,7 @@
 use burn::backend::Dispatch;
 use burn::tensor::{Int, Tensor};
 
-use crate::{AttentionSpec, OmniOps};
+use crate::{AttentionSpec, OmniOps, Packed};
 
 /// The experts chosen for each row, best first.
 #[derive(Debug, Clone)]
@@ -163,5 +163,56 @@ pub fn causal_conv1d(
         weight.into_dispatch(),
         bias.into_dispatch(),
         dilation,
+    ))
+}
+
+/// The values of a packed matrix in f32.
+///
+/// # Shapes
+/// - output: `[matrices * rows, width]`
+pub fn unpack(weight: &Packed) -> Tensor<2> {
+    let (codes, scales, gains) = weight.parts();
+    Tensor::from_dispatch(Dispatch::unpack(
+        codes.into_dispatch(),
+        scales.into_dispatch(),
+        gains.into_dispatch(),
+        weight.spec(),
+    ))
+}
+
+/// `x * weight^T` with one packed matrix.
+///
+/// # Shapes
+/// - x: `[rows, width]`
+/// - output: `[rows, rows of the matrix]`
+pub fn packed_linear(x: Tensor<2>, weight: &Packed) -> Tensor<2> {
+    let (codes, scales, gains) = weight.parts();
+    Tensor::from_dispatch(Dispatch::packed_linear(
+        x.into_dispatch(),
+        codes.into_dispatch(),
+        scales.into_dispatch(),
+        gains.into_dispatch(),
+        weight.spec(),
+    ))
+}
+
+/// [`experts`] with packed matrices; those of `gate_up` are gated.
+///
+/// # Shapes
+/// - x, output: `[rows, hidden]`
+pub fn packed_experts(x: Tensor<2>, routes: Routes, gate_up: &Packed, down: &Packed) -> Tensor<2> {
+    let (up_codes, up_scales, up_gains) = gate_up.parts();
+    let (down_codes, down_scales, down_gains) = down.parts();
+    Tensor::from_dispatch(Dispatch::packed_experts(
+        x.into_dispatch(),
+        routes.ids.into_dispatch(),
+        routes.weights.into_dispatch(),
+        up_codes.into_dispatch(),
+        up_scales.into_dispatch(),
+        up_gains.into_dispatch(),
+        down_codes.into_dispatch(),
+        down_scales.into_dispatch(),
+        down_gains.into_dispatch(),
+        [gate_up.spec(), down.spec()],
     ))
 }

@@ -15,6 +15,7 @@
 //! | [`attention`] | `[rows, heads, head_dim] x [keys, kv_heads, head_dim]` | blocked gemm, grouped heads | reference |
 //! | [`swiglu`], [`gelu`], [`gelu_tanh`], [`snake`] | `[rows, width]` | row kernel | reference |
 //! | [`route`], [`experts`] | `[rows, experts]`, `[rows, hidden]` | only the rows routed to an expert | reference |
+//! | [`packed_linear`], [`packed_experts`] | [`Packed`] matrices | reference | reference |
 //! | [`causal_conv1d`] | `[history + rows, in] x [out, taps * in]` | small product or gemm over overlapping rows | reference |
 
 mod attention;
@@ -29,14 +30,18 @@ mod backend;
 #[cfg(any(feature = "flex", feature = "cube"))]
 pub mod check;
 mod functions;
+pub mod packed;
 pub mod reference;
 
+#[cfg(feature = "cube")]
+mod cube;
 #[cfg(feature = "flex")]
 mod flex;
 
 pub use attention::{AttentionSpec, Mask};
 pub use backend::OmniOps;
 pub use functions::{
-    Routes, attention, causal_conv1d, experts, gelu, gelu_tanh, layer_norm, linear, rms_norm, rope,
-    route, snake, swiglu,
+    Routes, attention, causal_conv1d, experts, gelu, gelu_tanh, layer_norm, linear, packed_experts,
+    packed_linear, rms_norm, rope, route, snake, swiglu, unpack,
 };
+pub use packed::{Packed, PackedBytes, PackedFormat, PackedSpec};

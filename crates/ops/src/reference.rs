@@ -2,7 +2,8 @@
 
 use burn::tensor::{DType, Int, Tensor, TensorData, activation, s};
 
-use crate::{AttentionSpec, Mask, Routes};
+use crate::packed::PackedBytes;
+use crate::{AttentionSpec, Mask, PackedSpec, Routes};
 
 /// See [`crate::linear`].
 pub fn linear(x: Tensor<2>, weight: Tensor<2>, bias: Option<Tensor<1>>) -> Tensor<2> {
@@ -177,4 +178,34 @@ pub fn causal_conv1d(
         })
         .collect();
     linear(Tensor::cat(seen, 1), weight, Some(bias))
+}
+
+/// See [`crate::unpack`]; codes and scales are in checkpoint order. The values are formed on the host.
+pub fn unpack(
+    codes: Tensor<1, Int>,
+    scales: Tensor<1, Int>,
+    gains: Tensor<1>,
+    spec: PackedSpec,
+) -> Tensor<2> {
+    let device = gains.device();
+    let shape = [spec.matrices * spec.rows, spec.width];
+    let gains = gains.into_data().try_to_vec().expect("gains are f32");
+    let bytes = PackedBytes {
+        spec,
+        codes: bytes(codes),
+        scales: bytes(scales),
+        gains,
+    };
+    Tensor::from_data(
+        TensorData::new(bytes.values(), shape),
+        (&device, DType::F32),
+    )
+}
+
+fn bytes(words: Tensor<1, Int>) -> Vec<u8> {
+    let words: Vec<u32> = words
+        .into_data()
+        .try_to_vec()
+        .expect("packed words are u32");
+    words.into_iter().flat_map(u32::to_le_bytes).collect()
 }

@@ -11,6 +11,7 @@ mod gemm;
 mod linear;
 mod math;
 mod norm;
+mod packed;
 mod parallel;
 mod small;
 mod view;
@@ -18,9 +19,10 @@ mod view;
 use burn::backend::tensor::{FloatTensor, IntTensor};
 use burn_flex::Flex;
 
-use crate::{AttentionSpec, OmniOps};
+use crate::{AttentionSpec, OmniOps, PackedSpec};
 
 type F = FloatTensor<Flex>;
+type I = IntTensor<Flex>;
 
 impl OmniOps for Flex {
     fn linear(x: F, weight: F) -> F {
@@ -73,5 +75,34 @@ impl OmniOps for Flex {
 
     fn causal_conv1d(x: F, weight: F, bias: F, dilation: usize) -> F {
         conv::causal_conv1d(&x, &weight, &bias, dilation)
+    }
+
+    fn pack(codes: I, scales: I, _spec: PackedSpec) -> (I, I) {
+        (codes, scales)
+    }
+
+    fn unpack(codes: I, scales: I, gains: F, spec: PackedSpec) -> F {
+        packed::unpack(&codes, &scales, &gains, &spec)
+    }
+
+    fn packed_linear(x: F, codes: I, scales: I, gains: F, spec: PackedSpec) -> F {
+        packed::linear(&x, [&codes, &scales, &gains], &spec)
+    }
+
+    fn packed_experts(
+        x: F,
+        ids: I,
+        weights: F,
+        up_codes: I,
+        up_scales: I,
+        up_gains: F,
+        down_codes: I,
+        down_scales: I,
+        down_gains: F,
+        specs: [PackedSpec; 2],
+    ) -> F {
+        let up = [&up_codes, &up_scales, &up_gains];
+        let down = [&down_codes, &down_scales, &down_gains];
+        packed::experts(&x, &ids, &weights, [up, down], &specs)
     }
 }
