@@ -1,0 +1,113 @@
+//! The order for matrix units (`mma.sync.m16n8k16`, sm_80 and later): a lane reads in one load what it multiplies.
+//!
+//! * **Tile**: 16 rows x 64 columns, 512 bytes of 4-bit codes, 16 bytes a lane. Lane `(g, t)`, `g = lane / 4` and
+//!   `t = lane % 4`, holds rows `g` and `g + 8`; its word `b` has columns `16 b + 4 t .. + 4` of both. Columns are
+//!   permuted inside a 16-column step of the product, alike for weights and activations, so that four of them are
+//!   neighbours.
+//! * **Codes**: the eight values of a word are stored so that two instructions give two of them as bf16, scaled by
+//!   2^-126: see [`decode`]. [`pack`] solves for the stored bits.
+//! * **Scales**: a lane's word has the two bytes of rows `g` and `g + 8` for each of two *spans*. A span is the columns
+//!   of four blocks, and block `t` of a span is lane `t`'s. E4M3 is stored with five exponent bits, so that it has no
+//!   subnormal numbers; a block of scale 0 gets codes 0 instead.
+//! * **Rows** of a gated matrix alternate: gate rows in the upper half of a tile, what they gate in the lower half.
+//!
+//! Rows are padded to 16 (of a gated matrix, halves to 8), columns to two spans.
+
+pub mod activations;
+mod decode;
+pub mod gemv;
+pub mod many;
+mod pack;
+pub mod plan;
+pub mod several;
+
+use cubecl::features::MmaConfig;
+use cubecl::ir::{ElemType, FloatKind};
+use cubecl::prelude::*;
+
+pub use pack::{pack, unpack};
+
+use super::{Coding, Scaling, Shape};
+
+/// Rows of a tile.
+pub const ROWS: usize = 16;
+/// Columns of a tile.
+pub const COLUMNS: usize = 64;
+/// Blocks that share a load of scales: four blocks a span, two spans.
+const BLOCKS: usize = 8;
+
+/// Whether a device has the instructions: an NVIDIA GPU from sm_80 on.
+#[must_use]
+pub fn runs_on(client: &Client) -> bool {
+    let operand = ElemType::Float(FloatKind::BF16);
+    let mma = MmaConfig {
+        a_type: operand,
+        b_type: operand,
+        cd_type: ElemType::Float(FloatKind::F32),
+        m: 16,
+        n: 8,
+        k: 16,
+    };
+    client.name() == "cuda" && client.properties().features.matmul.mma.contains(&mma)
+}
+
+/// Whether a coding can be stored in tiles.
+#[must_use]
+pub fn holds(coding: Coding) -> bool {
+    coding.e2m1 && matches!(coding.scaling, Scaling::E4m3 | Scaling::E8m0) && coding.block <= 32
+}
+
+/// The sizes of matrices in tiles.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Tiling {
+    /// Values of a row that share a scale, 16 or 32.
+    pub block: usize,
+    /// Whether scales are powers of two.
+    pub e8m0: bool,
+    /// Tiles below one another in one matrix.
+    pub tiles: usize,
+    /// Pairs of spans side by side.
+    pub pairs: usize,
+}
+
+impl Tiling {
+    /// The tiling of matrices.
+    #[must_use]
+    pub fn new(coding: Coding, shape: Shape) -> Self {
+        let tiles = if shape.gated {
+            (shape.rows / 2).div_ceil(ROWS / 2)
+        } else {
+            shape.rows.div_ceil(ROWS)
+        };
+        Self {
+            block: coding.block,
+            e8m0: coding.scaling == Scaling::E8m0,
+            tiles,
+            pairs: shape.width.div_ceil(BLOCKS * coding.block),
+        }
+    }
+
+    /// Columns of a row, padding included.
+    #[must_use]
+    pub fn columns(&self) -> usize {
+        self.pairs * BLOCKS * self.block
+    }
+
+    /// Tiles side by side in a pair of spans.
+    #[must_use]
+    pub fn chunks(&self) -> usize {
+        BLOCKS * self.block / COLUMNS
+    }
+
+    /// Words of the codes of `matrices` matrices.
+    #[must_use]
+    pub fn code_words(&self, matrices: usize) -> usize {
+        matrices * self.tiles * ROWS * self.columns() / 8
+    }
+
+    /// Words of their scales.
+    #[must_use]
+    pub fn scale_words(&self, matrices: usize) -> usize {
+        matrices * self.tiles * self.pairs * 32
+    }
+}
