@@ -7,7 +7,7 @@ use rayon::prelude::*;
 
 use super::elementwise::swiglu_row;
 use super::gemm::Rows;
-use super::linear::matmul_panel;
+use super::linear::matmul;
 use super::math::{exp, vectorized};
 use super::parallel;
 use super::view::{Stored, View, tensor, with_rows};
@@ -61,16 +61,69 @@ pub(super) fn experts(
     weights: &FlexTensor,
     [gate_up, down]: [&FlexTensor; 2],
 ) -> FlexTensor {
+    let [gate_up, down] = [gate_up, down].map(|weight| {
+        let [count, rows, width] = weight.layout().shape().dims();
+        Dense {
+            weight: Stored::new(weight),
+            count,
+            shape: [rows, width],
+        }
+    });
+    mix(x, ids, weights, [&gate_up, &down])
+}
+
+/// The matrices of all experts, however they are stored.
+pub(super) trait Matrices: Sync {
+    /// How many there are.
+    fn count(&self) -> usize;
+
+    /// Rows and columns of each.
+    fn shape(&self) -> [usize; 2];
+
+    /// `out = x * matrix^T` with matrix number `index`, in up to `pieces` pieces.
+    fn multiply(&self, index: usize, x: Rows<'_>, out: &mut [f32], pieces: usize);
+}
+
+struct Dense<'a> {
+    weight: Stored<'a>,
+    count: usize,
+    shape: [usize; 2],
+}
+
+impl Matrices for Dense<'_> {
+    fn count(&self) -> usize {
+        self.count
+    }
+
+    fn shape(&self) -> [usize; 2] {
+        self.shape
+    }
+
+    fn multiply(&self, index: usize, x: Rows<'_>, out: &mut [f32], pieces: usize) {
+        let [rows, width] = self.shape;
+        let size = rows * width;
+        let weight = self.weight.part(index * size, (index + 1) * size);
+        matmul(out, x, weight, width, pieces);
+    }
+}
+
+/// The weighted sum over each row's experts; `gate_up` and `down`.
+pub(super) fn mix<M: Matrices>(
+    x: &FlexTensor,
+    ids: &FlexTensor,
+    weights: &FlexTensor,
+    [gate_up, down]: [&M; 2],
+) -> FlexTensor {
     let (x, weights) = (with_rows(x), with_rows(weights));
     let (x, weights) = (View::new(&x), View::new(&weights));
-    let [experts, double, hidden] = gate_up.layout().shape().dims();
-    let chosen = slots_by_expert(ids, experts, weights.width);
+    let ([double, _], [hidden, _]) = (gate_up.shape(), down.shape());
+    let chosen = slots_by_expert(ids, gate_up.count(), weights.width);
     let part = Part {
         x: &x,
-        gate_up: Stored::new(gate_up),
-        down: Stored::new(down),
-        hidden,
-        intermediate: double / 2,
+        gate_up,
+        down,
+        // Threads that are left when each expert has one.
+        pieces: rayon::current_num_threads() / chosen.len().max(1),
     };
 
     // One output row for every (row, choice), then summed in the order of the choices.
@@ -129,50 +182,41 @@ fn slots_by_expert(ids: &FlexTensor, experts: usize, top_k: usize) -> Vec<(usize
 }
 
 /// What every expert's call shares.
-struct Part<'a> {
+struct Part<'a, M> {
     x: &'a View<'a>,
-    gate_up: Stored<'a>,
-    down: Stored<'a>,
-    hidden: usize,
-    intermediate: usize,
+    gate_up: &'a M,
+    down: &'a M,
+    pieces: usize,
 }
 
-impl Part<'_> {
+impl<M: Matrices> Part<'_, M> {
     /// The outputs of one expert for its slots, `[slots, hidden]`.
     fn forward(&self, expert: usize, slots: &[usize], top_k: usize) -> Vec<f32> {
-        let (hidden, double) = (self.hidden, 2 * self.intermediate);
-        let rows = |data, stride| Rows {
-            data,
-            rows: slots.len(),
-            stride,
+        let ([double, width], [hidden, intermediate]) = (self.gate_up.shape(), self.down.shape());
+        let product = |matrices: &M, x: &[f32], [out, width]: [usize; 2]| {
+            let rows = Rows {
+                data: x,
+                rows: slots.len(),
+                stride: width,
+            };
+            let mut result = vec![0.0; slots.len() * out];
+            let pieces = parallel::pieces(result.len() * width / 4).min(self.pieces.max(1));
+            matrices.multiply(expert, rows, &mut result, pieces);
+            result
         };
-        let mut input = Vec::with_capacity(slots.len() * hidden);
+        let mut input = Vec::with_capacity(slots.len() * width);
         for slot in slots {
             input.extend_from_slice(self.x.row(slot / top_k, 0));
         }
-        let mut gate_up = vec![0.0; slots.len() * double];
-        let weight = self
-            .gate_up
-            .part(expert * double * hidden, (expert + 1) * double * hidden);
-        matmul_panel(&mut gate_up, double, rows(&input, hidden), weight, hidden);
-        let mut middle = vec![0.0; slots.len() * self.intermediate];
+        let gate_up = product(self.gate_up, &input, [double, width]);
+        let mut middle = vec![0.0; slots.len() * intermediate];
         for (gate_up, middle) in gate_up
             .chunks_exact(double)
-            .zip(middle.chunks_exact_mut(self.intermediate))
+            .zip(middle.chunks_exact_mut(intermediate))
         {
             swiglu_row(gate_up, middle);
         }
-        let size = hidden * self.intermediate;
-        let weight = self.down.part(expert * size, (expert + 1) * size);
-        let mut out = vec![0.0; slots.len() * hidden];
-        matmul_panel(
-            &mut out,
-            hidden,
-            rows(&middle, self.intermediate),
-            weight,
-            self.intermediate,
-        );
-        out
+        product(self.down, &middle, [hidden, intermediate])
     }
 }
 

@@ -4,7 +4,6 @@ use std::borrow::Cow;
 
 use burn_flex::FlexTensor;
 use half::{bf16, f16};
-use rayon::prelude::*;
 
 use super::dots::dots;
 use super::gemm::{Output, Product, Rows, multiply};
@@ -46,7 +45,8 @@ pub(super) fn linear(x: &FlexTensor, weight: &FlexTensor, bias: Option<&FlexTens
         product.forward(&mut out, out_width);
         return tensor(out, &[x.rows, out_width]);
     }
-    matmul(&mut out, rows, Stored::new(weight), k);
+    let pieces = parallel::pieces(out.len() * k / 4);
+    matmul(&mut out, rows, Stored::new(weight), k, pieces);
     if let Some(bias) = bias {
         let bias = vector(bias);
         for row in out.chunks_exact_mut(out_width) {
@@ -56,49 +56,16 @@ pub(super) fn linear(x: &FlexTensor, weight: &FlexTensor, bias: Option<&FlexTens
     tensor(out, &[x.rows, out_width])
 }
 
-/// `out = x * weight^T`, on several threads when it is worth it. `out` is `[x.rows, weight.len() / k]`.
-pub(super) fn matmul(out: &mut [f32], x: Rows<'_>, weight: Stored<'_>, k: usize) {
-    if x.rows == 0 || out.is_empty() {
-        return;
-    }
-    let width = out.len() / x.rows;
-    let pieces = parallel::pieces(x.rows * width * k / 4);
-    if pieces == 1 {
-        return matmul_panel(out, width, x, weight, k);
-    }
-    // Columns of the output go to different threads, so each thread fills a buffer of its own.
-    let per_piece = width.div_ceil(pieces).next_multiple_of(16);
-    let parts: Vec<(usize, Vec<f32>)> = (0..width.div_ceil(per_piece))
-        .into_par_iter()
-        .map(|piece| {
-            let (start, end) = (piece * per_piece, ((piece + 1) * per_piece).min(width));
-            let mut part = vec![0.0; x.rows * (end - start)];
-            matmul_panel(
-                &mut part,
-                end - start,
-                x,
-                weight.part(start * k, end * k),
-                k,
-            );
-            (start, part)
-        })
-        .collect();
-    for (start, part) in parts {
-        let columns = part.len() / x.rows;
-        for (row, part) in out.chunks_exact_mut(width).zip(part.chunks_exact(columns)) {
-            row[start..start + columns].copy_from_slice(part);
-        }
-    }
+/// `out = x * weight^T` in up to `pieces` pieces. `out` is `[x.rows, weight.len() / k]`.
+pub(super) fn matmul(out: &mut [f32], x: Rows<'_>, weight: Stored<'_>, k: usize, pieces: usize) {
+    parallel::columns(out, x.rows, 16, pieces, |columns, out| {
+        let weight = weight.part(columns.start * k, columns.end * k);
+        matmul_panel(out, columns.len(), x, weight, k);
+    });
 }
 
 /// The same on one thread.
-pub(super) fn matmul_panel(
-    out: &mut [f32],
-    width: usize,
-    x: Rows<'_>,
-    weight: Stored<'_>,
-    k: usize,
-) {
+fn matmul_panel(out: &mut [f32], width: usize, x: Rows<'_>, weight: Stored<'_>, k: usize) {
     if x.rows <= FEW_ROWS {
         for row in 0..x.rows {
             let x = &x.data[row * x.stride..row * x.stride + k];

@@ -10,6 +10,18 @@ pub(super) fn vectorized<Op: WithSimd>(op: Op) -> Op::Output {
     ARCH.dispatch(op)
 }
 
+/// How many numbers a vector of this processor has.
+pub(super) struct Lanes;
+
+impl WithSimd for Lanes {
+    type Output = usize;
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, _: S) -> usize {
+        S::F32_LANES
+    }
+}
+
 /// `a * b + c`, fused where the processor has it; elsewhere a fused form would be a library call.
 #[inline(always)]
 pub(super) fn mul_add<S: Simd>(a: f32, b: f32, c: f32) -> f32 {

@@ -77,12 +77,12 @@ impl OmniOps for Flex {
         conv::causal_conv1d(&x, &weight, &bias, dilation)
     }
 
-    fn pack(codes: I, scales: I, _spec: PackedSpec) -> (I, I) {
-        (codes, scales)
+    fn pack(codes: I, scales: I, spec: PackedSpec) -> (I, I) {
+        packed::pack(codes, scales, &spec)
     }
 
     fn unpack(codes: I, scales: I, gains: F, spec: PackedSpec) -> F {
-        packed::unpack(&codes, &scales, &gains, &spec)
+        packed::unpack([&codes, &scales, &gains], &spec)
     }
 
     fn packed_linear(x: F, codes: I, scales: I, gains: F, spec: PackedSpec) -> F {

@@ -7,7 +7,7 @@ use pulp::{Simd, WithSimd};
 use rayon::prelude::*;
 
 use super::gemm::Rows;
-use super::math::vectorized;
+use super::math::{Lanes, vectorized};
 use super::parallel;
 
 /// Weights of the largest matrix that is worth it (1 MB).
@@ -72,18 +72,6 @@ impl SmallProduct<'_> {
                 .for_each(|(place, value)| *place = *value);
         }
         packed
-    }
-}
-
-/// How many numbers a vector of this processor has.
-struct Lanes;
-
-impl WithSimd for Lanes {
-    type Output = usize;
-
-    #[inline(always)]
-    fn with_simd<S: Simd>(self, _: S) -> usize {
-        S::F32_LANES
     }
 }
 
