@@ -15,7 +15,7 @@
 //! | [`attention`] | `[rows, heads, head_dim] x [keys, kv_heads, head_dim]` | blocked gemm, grouped heads | reference |
 //! | [`swiglu`], [`gelu`], [`gelu_tanh`], [`snake`] | `[rows, width]` | row kernel | reference |
 //! | [`route`], [`experts`] | `[rows, experts]`, `[rows, hidden]` | only the rows routed to an expert | reference |
-//! | [`packed_linear`], [`packed_experts`] | [`Packed`] matrices | reference | reference |
+//! | [`packed_linear`], [`packed_experts`], [`unpack`] | [`Packed`] matrices | decoded in registers; panel gemm for many rows | reference |
 //! | [`causal_conv1d`] | `[history + rows, in] x [out, taps * in]` | small product or gemm over overlapping rows | reference |
 
 mod attention;

@@ -2,8 +2,8 @@
 
 use pulp::Simd;
 
-/// Columns that are decoded without a look at the scales.
-pub(super) const UNIT: usize = 16;
+/// Columns that meet at a time: what every word has at least.
+pub(super) const GROUP: usize = 4;
 
 /// How the codes in a word become numbers.
 pub(super) trait Decode: Copy {

@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use pulp::{Simd, WithSimd};
 
-use super::decode::{Bytes, Decode, Nibbles, UNIT};
+use super::decode::{Bytes, Decode, GROUP, Nibbles};
 use super::layout::Matrix;
 use super::scales::Scales;
 use crate::flex::gemm::Rows;
@@ -48,7 +48,7 @@ impl FewRows<'_> {
                 decode,
                 words: S::as_simd_u32s(panel.words(lanes, &mut scratch)).0,
                 scales: S::as_simd_f32s(&scales.values).0,
-                block: scales.block / UNIT,
+                block: scales.block / D::PER_WORD,
                 affine: spec.format.scale == Scale::Affine,
                 rows: panel.rows(),
                 gains: simd.partial_load_f32s(panel.gains),
@@ -60,8 +60,7 @@ impl FewRows<'_> {
                 row += match self.x.rows - row {
                     1 => tile.forward::<1, 4>(row, out, width),
                     2 | 3 => tile.forward::<2, 2>(row, out, width),
-                    4..8 => tile.forward::<4, 1>(row, out, width),
-                    _ => tile.forward::<8, 1>(row, out, width),
+                    _ => tile.forward::<4, 1>(row, out, width),
                 };
             }
         }
@@ -74,7 +73,7 @@ struct Tile<'a, S: Simd, D> {
     decode: D,
     words: &'a [S::u32s],
     scales: &'a [S::f32s],
-    /// Units that share a scale.
+    /// Words that share a scale.
     block: usize,
     affine: bool,
     /// Rows of the panel.
@@ -112,34 +111,28 @@ impl<S: Simd, D: Decode> Tile<'_, S, D> {
 
     /// Sums of codes, each block times its scale.
     #[inline(always)]
-    fn by_block<const R: usize, const P: usize>(&self, x: [&[f32]; R]) -> [S::f32s; R] {
-        let (simd, unit) = (self.simd, UNIT / D::PER_WORD);
+    fn by_block<const R: usize, const P: usize>(&self, mut x: [&[f32]; R]) -> [S::f32s; R] {
+        let simd = self.simd;
         let zero = simd.splat_f32s(0.0);
         let mut sums = [zero; R];
-        let mut column = 0;
-        for (words, scale) in self.words.chunks(self.block * unit).zip(self.scales) {
-            let mut parts = [[zero; P]; R];
-            for words in words.chunks_exact(unit) {
-                let mut numbers: [&[f32]; R] = [&[]; R];
-                for (numbers, x) in numbers.iter_mut().zip(x) {
-                    *numbers = &x[column..column + UNIT];
-                }
-                for i in 0..UNIT {
-                    let value = self
-                        .decode
-                        .value(simd, words[i / D::PER_WORD], i % D::PER_WORD);
-                    for (parts, numbers) in parts.iter_mut().zip(numbers) {
-                        let number = simd.splat_f32s(numbers[i]);
-                        parts[i % P] = simd.mul_add_e_f32s(number, value, parts[i % P]);
+        for (words, scale) in self.words.chunks(self.block).zip(self.scales) {
+            let mut parts = [[zero; R]; P];
+            for word in words {
+                for group in 0..D::PER_WORD / GROUP {
+                    let x = take(&mut x);
+                    for i in 0..GROUP {
+                        let value = self.decode.value(simd, *word, GROUP * group + i);
+                        meet(simd, &mut parts[i % P], value, &x, i);
                     }
                 }
-                column += UNIT;
             }
-            for (sum, parts) in sums.iter_mut().zip(parts) {
-                let mut block = parts[0];
-                for part in &parts[1..] {
-                    block = simd.add_f32s(block, *part);
+            let mut block = parts[0];
+            for part in &parts[1..] {
+                for (block, part) in block.iter_mut().zip(part) {
+                    *block = simd.add_f32s(*block, *part);
                 }
+            }
+            for (sum, block) in sums.iter_mut().zip(block) {
                 *sum = simd.mul_add_e_f32s(block, *scale, *sum);
             }
         }
@@ -148,29 +141,48 @@ impl<S: Simd, D: Decode> Tile<'_, S, D> {
 
     /// Sums of numbers: a code and its offset may cancel, so they meet before the sum.
     #[inline(always)]
-    fn with_offsets<const R: usize>(&self, x: [&[f32]; R]) -> [S::f32s; R] {
-        let (simd, unit) = (self.simd, UNIT / D::PER_WORD);
+    fn with_offsets<const R: usize>(&self, mut x: [&[f32]; R]) -> [S::f32s; R] {
+        let simd = self.simd;
         let mut sums = [simd.splat_f32s(0.0); R];
-        let mut column = 0;
-        let scales = self.scales.chunks_exact(2);
-        for (words, scale) in self.words.chunks(self.block * unit).zip(scales) {
-            for words in words.chunks_exact(unit) {
-                let mut numbers: [&[f32]; R] = [&[]; R];
-                for (numbers, x) in numbers.iter_mut().zip(x) {
-                    *numbers = &x[column..column + UNIT];
-                }
-                for i in 0..UNIT {
-                    let value = self
-                        .decode
-                        .value(simd, words[i / D::PER_WORD], i % D::PER_WORD);
-                    let value = simd.mul_add_f32s(value, scale[0], scale[1]);
-                    for (sum, numbers) in sums.iter_mut().zip(numbers) {
-                        *sum = simd.mul_add_e_f32s(simd.splat_f32s(numbers[i]), value, *sum);
+        let (scales, _) = self.scales.as_chunks::<2>();
+        for (words, [factor, offset]) in self.words.chunks(self.block).zip(scales) {
+            for word in words {
+                for group in 0..D::PER_WORD / GROUP {
+                    let x = take(&mut x);
+                    for i in 0..GROUP {
+                        let value = self.decode.value(simd, *word, GROUP * group + i);
+                        let value = simd.mul_add_f32s(value, *factor, *offset);
+                        meet(simd, &mut sums, value, &x, i);
                     }
                 }
-                column += UNIT;
             }
         }
         sums
+    }
+}
+
+/// The next numbers of every row.
+#[inline(always)]
+fn take<'a, const R: usize>(x: &mut [&'a [f32]; R]) -> [&'a [f32; GROUP]; R] {
+    let mut next = [&[0.0; GROUP]; R];
+    for i in 0..R {
+        if let Some((first, rest)) = x[i].split_first_chunk() {
+            (next[i], x[i]) = (first, rest);
+        }
+    }
+    next
+}
+
+/// Adds number `i` of every row times `value`.
+#[inline(always)]
+fn meet<S: Simd, const R: usize>(
+    simd: S,
+    sums: &mut [S::f32s; R],
+    value: S::f32s,
+    x: &[&[f32; GROUP]; R],
+    i: usize,
+) {
+    for (sum, x) in sums.iter_mut().zip(x) {
+        *sum = simd.mul_add_e_f32s(simd.splat_f32s(x[i]), value, *sum);
     }
 }

@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use pulp::{Simd, WithSimd};
 
-use super::decode::{Bytes, Decode, Nibbles, UNIT};
+use super::decode::{Bytes, Decode, Nibbles};
 use super::layout::Matrix;
 use super::scales::Scales;
 use crate::flex::gemm::{Output, Product, Rows, combine};
@@ -97,7 +97,7 @@ impl WithSimd for Values<'_> {
 impl Values<'_> {
     #[inline(always)]
     fn panels<S: Simd, D: Decode>(self, simd: S, decode: D) {
-        let (lanes, spec, unit) = (S::F32_LANES, &self.matrix.spec, UNIT / D::PER_WORD);
+        let (lanes, spec) = (S::F32_LANES, &self.matrix.spec);
         let (mut scales, mut scratch) = (Scales::default(), Vec::new());
         let affine = spec.format.scale == Scale::Affine;
         for start in (0..self.rows.len()).step_by(lanes) {
@@ -106,7 +106,7 @@ impl Values<'_> {
             let gains = simd.partial_load_f32s(panel.gains);
             let words = S::as_simd_u32s(panel.words(lanes, &mut scratch)).0;
             let factors = S::as_simd_f32s(&scales.values).0;
-            let mut column = 0;
+            let mut place = start;
             for (words, scale) in words
                 .chunks(scales.block / D::PER_WORD)
                 .zip(factors.chunks_exact(if affine { 2 } else { 1 }))
@@ -116,18 +116,14 @@ impl Values<'_> {
                 } else {
                     simd.splat_f32s(0.0)
                 };
-                for words in words.chunks_exact(unit) {
-                    for i in 0..UNIT {
-                        let word = words[i / D::PER_WORD];
-                        let value = decode.value(simd, word, i % D::PER_WORD);
+                for word in words {
+                    for i in 0..D::PER_WORD {
+                        let value = decode.value(simd, *word, i);
                         let value = simd.mul_add_f32s(value, scale[0], offset);
-                        let place = (column + i) * self.stride + start;
-                        simd.partial_store_f32s(
-                            &mut self.out[place..place + lanes],
-                            simd.mul_f32s(value, gains),
-                        );
+                        let value = simd.mul_f32s(value, gains);
+                        simd.partial_store_f32s(&mut self.out[place..place + lanes], value);
+                        place += self.stride;
                     }
-                    column += UNIT;
                 }
             }
         }

@@ -5,6 +5,8 @@ mod few;
 mod layout;
 mod many;
 mod scales;
+#[cfg(test)]
+mod tests;
 
 use burn_flex::FlexTensor;
 use rayon::prelude::*;
@@ -20,7 +22,7 @@ use layout::{Matrix, interleave};
 use many::{PANEL, Unpack, many_rows};
 
 /// Up to this many rows a vector of weights meets all rows before the next is decoded.
-const FEW_ROWS: usize = 32;
+const FEW_ROWS: usize = 16;
 
 /// Codes, scales and gains.
 type Parts<'a> = [&'a FlexTensor; 3];
@@ -31,18 +33,20 @@ pub(super) fn pack(
     mut scales: FlexTensor,
     spec: &PackedSpec,
 ) -> (FlexTensor, FlexTensor) {
-    let lanes = vectorized(Lanes);
-    let words = spec.row_bytes() / size_of::<u32>();
-    interleave(codes.storage_mut::<u32>(), spec, words, lanes);
-    let scale = spec.format.scale.bytes();
-    if scale >= size_of::<u32>() {
-        let words = spec.scale_bytes() / size_of::<u32>();
-        interleave(scales.storage_mut::<u32>(), spec, words, lanes);
-    } else {
-        let bytes = bytemuck::cast_slice_mut::<u32, u8>(scales.storage_mut());
-        interleave(bytes, spec, spec.scale_bytes(), lanes);
-    }
+    let parts = (codes.storage_mut(), scales.storage_mut());
+    interleave_parts(parts.0, parts.1, spec, vectorized(Lanes));
     (codes, scales)
+}
+
+/// Words of codes and of scales in checkpoint order become panels of `lanes` rows.
+fn interleave_parts(codes: &mut [u32], scales: &mut [u32], spec: &PackedSpec, lanes: usize) {
+    interleave(codes, spec, spec.row_bytes() / size_of::<u32>(), lanes);
+    let bytes = spec.scale_bytes();
+    if spec.format.scale.bytes() < size_of::<u32>() {
+        interleave::<u8>(bytemuck::cast_slice_mut(scales), spec, bytes, lanes);
+    } else {
+        interleave(scales, spec, bytes / size_of::<u32>(), lanes);
+    }
 }
 
 pub(super) fn unpack(parts: Parts<'_>, spec: &PackedSpec) -> FlexTensor {
