@@ -59,7 +59,8 @@ impl FewRows<'_> {
                 let out = &mut self.out[row * width + start..];
                 row += match self.x.rows - row {
                     1 => tile.forward::<1, 4>(row, out, width),
-                    2 | 3 => tile.forward::<2, 2>(row, out, width),
+                    2 => tile.forward::<2, 2>(row, out, width),
+                    3 => tile.forward::<3, 1>(row, out, width),
                     _ => tile.forward::<4, 1>(row, out, width),
                 };
             }
@@ -83,8 +84,8 @@ struct Tile<'a, S: Simd, D> {
 }
 
 impl<S: Simd, D: Decode> Tile<'_, S, D> {
-    /// The sums of `R` rows from `row` on, one below the other in `out`; returns `R`. A block is summed in `P` parts, so
-    /// that no addition waits for the last.
+    /// The sums of `R` rows from `row` on, one below the other in `out`; returns `R`. Sums have `P` parts, so that no
+    /// addition waits for the last.
     #[inline(always)]
     fn forward<const R: usize, const P: usize>(
         &self,
@@ -97,7 +98,7 @@ impl<S: Simd, D: Decode> Tile<'_, S, D> {
             *x = &self.x.data[(row + i) * self.x.stride..];
         }
         let sums = if self.affine {
-            self.with_offsets(x)
+            self.with_offsets::<R, P>(x)
         } else {
             self.by_block::<R, P>(x)
         };
@@ -126,13 +127,7 @@ impl<S: Simd, D: Decode> Tile<'_, S, D> {
                     }
                 }
             }
-            let mut block = parts[0];
-            for part in &parts[1..] {
-                for (block, part) in block.iter_mut().zip(part) {
-                    *block = simd.add_f32s(*block, *part);
-                }
-            }
-            for (sum, block) in sums.iter_mut().zip(block) {
+            for (sum, block) in sums.iter_mut().zip(total(simd, parts)) {
                 *sum = simd.mul_add_e_f32s(block, *scale, *sum);
             }
         }
@@ -141,9 +136,9 @@ impl<S: Simd, D: Decode> Tile<'_, S, D> {
 
     /// Sums of numbers: a code and its offset may cancel, so they meet before the sum.
     #[inline(always)]
-    fn with_offsets<const R: usize>(&self, mut x: [&[f32]; R]) -> [S::f32s; R] {
+    fn with_offsets<const R: usize, const P: usize>(&self, mut x: [&[f32]; R]) -> [S::f32s; R] {
         let simd = self.simd;
-        let mut sums = [simd.splat_f32s(0.0); R];
+        let mut parts = [[simd.splat_f32s(0.0); R]; P];
         let (scales, _) = self.scales.as_chunks::<2>();
         for (words, [factor, offset]) in self.words.chunks(self.block).zip(scales) {
             for word in words {
@@ -152,13 +147,28 @@ impl<S: Simd, D: Decode> Tile<'_, S, D> {
                     for i in 0..GROUP {
                         let value = self.decode.value(simd, *word, GROUP * group + i);
                         let value = simd.mul_add_f32s(value, *factor, *offset);
-                        meet(simd, &mut sums, value, &x, i);
+                        meet(simd, &mut parts[i % P], value, &x, i);
                     }
                 }
             }
         }
-        sums
+        total(simd, parts)
     }
+}
+
+/// The sums of the parts.
+#[inline(always)]
+fn total<S: Simd, const R: usize, const P: usize>(
+    simd: S,
+    parts: [[S::f32s; R]; P],
+) -> [S::f32s; R] {
+    let mut total = parts[0];
+    for part in &parts[1..] {
+        for (total, part) in total.iter_mut().zip(part) {
+            *total = simd.add_f32s(*total, *part);
+        }
+    }
+    total
 }
 
 /// The next numbers of every row.
