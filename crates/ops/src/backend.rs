@@ -109,10 +109,6 @@ pub trait OmniOps: Backend {
     ) -> FloatTensor<Self>;
 
     /// See [`crate::packed_experts`].
-    #[expect(
-        clippy::too_many_arguments,
-        reason = "the extension macro takes tensors one by one"
-    )]
     fn packed_experts(
         x: FloatTensor<Self>,
         ids: IntTensor<Self>,

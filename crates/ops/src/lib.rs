@@ -19,6 +19,10 @@
 //! | [`causal_conv1d`] | `[history + rows, in] x [out, taps * in]` | small product or gemm over overlapping rows | reference |
 
 mod attention;
+#[expect(
+    clippy::too_many_arguments,
+    reason = "the extension macro takes tensors one by one"
+)]
 #[cfg_attr(
     not(any(feature = "flex", feature = "cube")),
     expect(
