@@ -1,51 +1,76 @@
-//! What a kernel reads or writes.
+//! Device memory as kernels take it.
 
 use cubecl::prelude::*;
 use cubecl::server::Handle;
 
-/// A buffer on the device.
+/// Elements of one type on a device.
 #[derive(Clone, Debug)]
 pub struct Buffer {
-    handle: Handle,
-    length: usize,
+    /// The memory.
+    pub handle: Handle,
+    /// The type of an element.
+    pub elem: ElemType,
 }
 
 impl Buffer {
-    /// The first `length` elements behind `handle`; the launchers' callers promise that they are there.
+    /// Uninitialized room for `len` elements.
     #[must_use]
-    pub fn new(handle: Handle, length: usize) -> Self {
-        Self { handle, length }
+    pub fn empty(client: &Client, elem: ElemType, len: usize) -> Self {
+        let handle = client.empty(len.max(1) * elem.size());
+        Self { handle, elem }
     }
 
-    /// Number of elements.
+    /// Whole numbers that lie on the host.
+    #[must_use]
+    pub fn numbers(client: &Client, values: &[u32]) -> Self {
+        Self::of(client, values)
+    }
+
+    /// Elements that lie on the host.
+    #[must_use]
+    pub fn of<E: CubeElement + cubecl::frontend::Scalar>(client: &Client, values: &[E]) -> Self {
+        Self {
+            handle: client.create_from_slice(E::as_bytes(values)),
+            elem: E::elem_type_native(),
+        }
+    }
+
+    /// Elements `at .. at + len`.
+    #[must_use]
+    pub fn part(&self, at: usize, len: usize) -> Self {
+        let size = self.elem.size();
+        let behind = (self.len() - at - len) * size;
+        let handle = self.handle.clone().offset_start((at * size) as u64);
+        Self {
+            handle: handle.offset_end(behind as u64),
+            elem: self.elem,
+        }
+    }
+
+    /// Elements that fit in the memory, those between the rows of a view included.
     #[must_use]
     pub fn len(&self) -> usize {
-        self.length
+        usize::try_from(self.handle.size_in_used()).expect("device memory is addressed by usize")
+            / self.elem.size()
     }
 
-    /// Whether there is no element.
+    /// Whether there are none.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.length == 0
+        self.len() == 0
     }
 
-    /// As an argument of elements.
+    /// The argument of a kernel.
     pub(crate) fn arg(&self) -> BufferArg {
         self.vectors(1)
     }
 
-    /// As an argument of vectors of `size` elements.
-    #[expect(unsafe_code, reason = "the length is the caller's promise")]
-    pub(crate) fn vectors(&self, size: usize) -> BufferArg {
-        // SAFETY: whoever made the buffer promised its length.
-        unsafe { BufferArg::from_raw_parts(self.handle.clone(), self.length / size) }
+    /// The argument of a kernel that takes vectors of `count` elements.
+    pub(crate) fn vectors(&self, count: usize) -> BufferArg {
+        #[expect(unsafe_code, reason = "the length is that of the memory")]
+        // SAFETY: the handle has this many bytes.
+        unsafe {
+            BufferArg::from_raw_parts(self.handle.clone(), self.len() / count)
+        }
     }
-}
-
-/// Cubes that cover `items` with `units` each.
-pub(crate) fn cubes(items: usize, units: u32) -> CubeCount {
-    let count = items.div_ceil(units as usize) as u32;
-    // A grid is at most 65535 wide on some devices.
-    let wide = count.clamp(1, 32_768);
-    CubeCount::Static(wide, count.div_ceil(wide).max(1), 1)
 }

@@ -3,6 +3,7 @@
 //! - [`packed`]: products with matrices of 4- and 8-bit values
 
 mod buffer;
+mod grid;
 pub mod packed;
 
 pub use buffer::Buffer;

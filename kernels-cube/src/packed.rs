@@ -3,6 +3,7 @@
 //! There are two orders in memory. **Rows**: as in the checkpoint, read by kernels that run everywhere. **Tiles**: what
 //! the matrix units of NVIDIA GPUs take without a detour, see [`tiles`]. [`Order::of`] says which one a device uses.
 
+pub mod rows;
 pub mod tiles;
 
 use cubecl::prelude::*;

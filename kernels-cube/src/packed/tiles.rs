@@ -1,14 +1,15 @@
 //! The order for matrix units (`mma.sync.m16n8k16`, sm_80 and later): a lane reads in one load what it multiplies.
 //!
-//! * **Tile**: 16 rows x 64 columns, 512 bytes of 4-bit codes, 16 bytes a lane. Lane `(g, t)`, `g = lane / 4` and
-//!   `t = lane % 4`, holds rows `g` and `g + 8`; its word `b` has columns `16 b + 4 t .. + 4` of both. Columns are
-//!   permuted inside a 16-column step of the product, alike for weights and activations, so that four of them are
-//!   neighbours.
+//! * **Span**: the columns of four blocks, one for each `t = lane % 4`. A lane only ever meets its own block of a span,
+//!   whose scale it holds itself.
+//! * **Tile**: 16 rows x 64 columns of a span, 512 bytes of 4-bit codes, 16 bytes a lane. Lane `(g, t)`, `g = lane / 4`,
+//!   holds rows `g` and `g + 8`; word `b` of its chunk `c` of the span has columns `16 c + 4 b .. + 4` of block `t` of
+//!   both. One product of the matrix units takes word `b` of every lane, so its 16 columns are four of each block; the
+//!   activations are taken in the same order.
 //! * **Codes**: the eight values of a word are stored so that two instructions give two of them as bf16, scaled by
-//!   2^-126: see [`decode`]. [`pack`] solves for the stored bits.
-//! * **Scales**: a lane's word has the two bytes of rows `g` and `g + 8` for each of two *spans*. A span is the columns
-//!   of four blocks, and block `t` of a span is lane `t`'s. E4M3 is stored with five exponent bits, so that it has no
-//!   subnormal numbers; a block of scale 0 gets codes 0 instead.
+//!   2^-126: see [`decode`]. [`pack()`] solves for the stored bits.
+//! * **Scales**: a lane's word has the bytes of rows `g` and `g + 8` for block `t` of two spans. E4M3 is stored with five
+//!   exponent bits, so that it has no subnormal numbers; a block of scale 0 gets codes 0 instead.
 //! * **Rows** of a gated matrix alternate: gate rows in the upper half of a tile, what they gate in the lower half.
 //!
 //! Rows are padded to 16 (of a gated matrix, halves to 8), columns to two spans.

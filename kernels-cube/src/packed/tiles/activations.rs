@@ -2,35 +2,36 @@
 
 use cubecl::prelude::*;
 
+use super::gemv::{Activations, ENLARGE};
 use crate::Buffer;
-use crate::buffer::cubes;
+use crate::grid::flat;
 
-const UNITS: u32 = 256;
-
-/// Rounds rows to bf16, pads them to `columns`, and with `split` puts behind each what the rounding took away.
+/// Rows of `x` rounded to bf16 and padded to `columns`; with `split` each is followed by what the rounding took away.
 ///
 /// - x: `[rows, width]`
-/// - rounded: bf16 `[rows, 1 or 2, columns]`
-#[expect(unsafe_code, reason = "kernels are launched without bounds checks")]
-pub fn round<X: Float + CubeElement>(
-    client: &Client,
-    (x, width): (&Buffer, usize),
-    (rounded, columns): (&Buffer, usize),
-    split: bool,
-) {
+/// - output: bf16 `[rows, 1 or 2, columns]`
+#[must_use]
+pub fn round(client: &Client, (x, width): (&Buffer, usize), columns: usize, split: bool) -> Activations {
+    let halves = if split { 2 } else { 1 };
+    let count = x.len() / width * halves * columns;
+    let rounded = Buffer::empty(client, half::bf16::elem_type_native(), count);
+    let (cubes, dim) = flat(count);
+    #[expect(unsafe_code, reason = "kernels are launched without bounds checks")]
     // SAFETY: units beyond the rounded numbers return.
     unsafe {
-        round_kernel::launch_unchecked::<X>(
+        round_kernel::launch_unchecked(
             client,
-            cubes(rounded.len(), UNITS),
-            CubeDim::new_1d(UNITS),
+            cubes,
+            dim,
             x.arg(),
             rounded.arg(),
             width as u32,
             columns as u32,
             split,
+            x.elem,
         );
     }
+    Activations { buffer: rounded, split }
 }
 
 #[cube(launch_unchecked)]
@@ -40,6 +41,7 @@ fn round_kernel<X: Float>(
     width: u32,
     columns: u32,
     #[comptime] split: bool,
+    #[define(X)] _elem: ElemType,
 ) {
     let at = ABSOLUTE_POS;
     if at >= rounded.len() {
@@ -61,5 +63,5 @@ fn round_kernel<X: Float>(
     } else if column < width {
         value = f32::cast_from(x[row * width + column]);
     }
-    rounded[at] = half::bf16::cast_from(value);
+    rounded[at] = half::bf16::cast_from(value * ENLARGE);
 }

@@ -4,7 +4,7 @@ use cubecl::prelude::*;
 
 type N4 = Const<4>;
 
-/// Values 0 and 1 of a word: row `g`, columns `4 t` and `4 t + 1`.
+/// Values 0 and 1 of a word: row `g`, its first two columns.
 #[cube]
 pub(super) fn values0(word: u32) -> u32 {
     (word ^ (word >> 8u32)) & 0x81C0_81C0u32
@@ -16,7 +16,7 @@ pub(super) fn values1(word: u32) -> u32 {
     (word << 2u32) & 0x81C0_81C0u32
 }
 
-/// Values 4 and 5: row `g`, columns `4 t + 2` and `4 t + 3`.
+/// Values 4 and 5: row `g`, the other two columns.
 #[cube]
 pub(super) fn values2(word: u32) -> u32 {
     (word << 6u32) & 0x81C0_81C0u32
@@ -113,7 +113,8 @@ pub(super) fn mul_bf16x2(a: u32, b: u32) -> u32 {
         "fma.rn.bf16x2 {d}, {a}, {b}, {c};",
         d = out(_) d, a = in(_) a, b = in(_) b, c = in(_) 0x8000_8000u32, options(pure, nomem),
     );
-    d
+    // A variable handed to `in(_)` would be passed as its address.
+    d + 0u32
 }
 
 /// `c` plus 16 rows x 16 columns of bf16 times 16 x 8.

@@ -4,33 +4,74 @@
 //! into registers, decodes them with their scales to bf16 (exactly: six significant bits) and multiplies them with every
 //! column of the cube. Activations are staged through shared memory by asynchronous copies, several chunks ahead.
 //!
-//! The same kernel computes the experts of a layer: a cube then belongs to one expert, and its rows of activations are
-//! those that [`super::plan`] listed for it.
+//! The same kernel computes the experts of a layer: a cube then belongs to one expert, and its columns are the rows of
+//! activations that [`Plan`] listed for it.
 
 use cubecl::frontend::barrier::copy_async;
 use cubecl::prelude::*;
 
 use super::decode::{mma, mul_bf16x2, scale_bf16, values0, values1, values2, values3};
-use super::gemv::{Activations, Matrix};
+use super::gemv::{Activations, ENLARGE, Matrix};
 use super::plan::Plan;
+use super::several::RESTORE;
 use super::{ROWS, Tiling};
 use crate::Buffer;
 
-type N2 = Const<2>;
 type N4 = Const<4>;
 
-/// Rows of activations of a cube, the columns of its product.
-pub const COLUMNS: usize = 128;
-/// Planes of a cube.
-const PLANES: usize = 8;
-/// Tiles of a plane.
-const TILES: usize = 2;
 /// Chunks of activations in shared memory.
 const STAGES: usize = 4;
-/// Vectors of eight bf16 in a row of a chunk.
+/// Vectors of eight bf16 in a column of a chunk.
 const VECTORS: usize = 8;
 /// Columns of one product of the matrix units.
 const GROUP: usize = 8;
+
+/// How much a cube computes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Blocking {
+    /// Planes below one another, each with tiles of its own.
+    pub down: usize,
+    /// Planes side by side, each with columns of its own.
+    pub across: usize,
+    /// Tiles of a plane.
+    pub tiles: usize,
+    /// Groups of eight columns of a plane.
+    pub groups: usize,
+}
+
+impl Blocking {
+    /// The blocking for about `columns` columns of one matrix.
+    #[must_use]
+    pub const fn of(columns: usize) -> Self {
+        let (down, tiles, groups) = match columns {
+            0..=16 => (8, 1, 2),
+            17..=32 => (8, 1, 4),
+            33..=64 => (8, 1, 8),
+            _ => (4, 2, 16),
+        };
+        Self { down, across: 1, tiles, groups }
+    }
+
+    /// Columns of a cube.
+    #[must_use]
+    pub const fn columns(&self) -> usize {
+        self.across * self.groups * GROUP
+    }
+
+    const fn units(&self) -> usize {
+        self.down * self.across * 32
+    }
+
+    /// Vectors of a chunk.
+    const fn vectors(&self) -> usize {
+        self.columns() * VECTORS
+    }
+
+    /// Vectors of a chunk that a unit copies.
+    const fn copies(&self) -> usize {
+        self.vectors().div_ceil(self.units())
+    }
+}
 
 /// What a launch computes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -43,51 +84,51 @@ enum Mode {
     Down,
 }
 
+/// What does not change in a launch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+struct Work {
+    mode: Mode,
+    tiling: Tiling,
+    blocking: Blocking,
+    /// Whether two columns are one row of activations.
+    split: bool,
+}
+
+impl Work {
+    const fn halves(&self) -> usize {
+        if self.split { 2 } else { 1 }
+    }
+}
+
 /// `y = matrix * x` for every row.
 ///
 /// - x: bf16 `[rows, 1 or 2, columns]`
 /// - y: `[rows, rows of the matrix]`
-pub fn many<Y: Float + CubeElement>(
-    client: &Client,
-    matrix: &Matrix,
-    x: &Activations,
-    rows: usize,
-    y: &Buffer,
-) {
-    let work = Many {
-        mode: Mode::Dense,
-        split: x.split,
+pub fn many(client: &Client, matrix: &Matrix, (x, rows): (&Activations, usize), y: &Buffer, blocking: Blocking) {
+    let columns = rows * if x.split { 2 } else { 1 };
+    let launch = Launch {
+        work: Work { mode: Mode::Dense, tiling: matrix.tiling, blocking, split: x.split },
+        grid: columns.div_ceil(blocking.columns()),
+        columns,
         stride: matrix.rows,
         slots: 1,
     };
-    let columns = rows * if x.split { 2 } else { 1 };
-    let empty = &matrix.codes;
-    work.launch::<Y>(
-        client,
-        matrix,
-        [&x.buffer, y, empty, empty, empty],
-        (columns, columns.div_ceil(COLUMNS)),
-    );
+    let unused = &matrix.codes;
+    launch.go(client, matrix, [&x.buffer, y, unused, unused, &matrix.gains]);
 }
 
 /// `silu(gate) * up` of the chosen experts of each row, in the plan's order.
 ///
 /// - h: bf16 `[rows * slots, 1 or 2, stride]`
-pub fn gate_up(
-    client: &Client,
-    matrix: &Matrix,
-    x: &Activations,
-    plan: &Plan,
-    (h, stride): (&Buffer, usize),
-) {
-    let work = Many {
-        mode: Mode::GateUp,
-        split: x.split,
+pub fn gate_up(client: &Client, matrix: &Matrix, x: &Activations, plan: &Plan, (h, stride): (&Buffer, usize)) {
+    let launch = Launch {
+        work: Work { mode: Mode::GateUp, tiling: matrix.tiling, blocking: plan.blocking, split: x.split },
+        grid: plan.capacity(),
+        columns: 0,
         stride,
         slots: plan.slots,
     };
-    let args = [&x.buffer, h, &plan.order, &plan.blocks, &plan.order];
-    work.launch::<half::bf16>(client, matrix, args, (0, plan.capacity));
+    launch.go(client, matrix, [&x.buffer, h, &plan.order, &plan.blocks, &matrix.gains]);
 }
 
 /// The chosen experts' outputs times their weights, one row a choice.
@@ -95,74 +136,64 @@ pub fn gate_up(
 /// - h: what [`gate_up`] wrote
 /// - weights: f32 `[rows, slots]`
 /// - parts: `[rows, slots, rows of the matrix]`
-pub fn down<Y: Float + CubeElement>(
-    client: &Client,
-    matrix: &Matrix,
-    h: &Activations,
-    (plan, weights): (&Plan, &Buffer),
-    parts: &Buffer,
-) {
-    let work = Many {
-        mode: Mode::Down,
-        split: h.split,
+pub fn down(client: &Client, matrix: &Matrix, h: &Activations, (plan, weights): (&Plan, &Buffer), parts: &Buffer) {
+    let launch = Launch {
+        work: Work { mode: Mode::Down, tiling: matrix.tiling, blocking: plan.blocking, split: h.split },
+        grid: plan.capacity(),
+        columns: 0,
         stride: matrix.rows,
         slots: plan.slots,
     };
-    let args = [&h.buffer, parts, &plan.order, &plan.blocks, weights];
-    work.launch::<Y>(client, matrix, args, (0, plan.capacity));
+    launch.go(client, matrix, [&h.buffer, parts, &plan.order, &plan.blocks, weights]);
 }
 
 /// A launch of [`many_kernel`].
-struct Many {
-    mode: Mode,
-    split: bool,
+struct Launch {
+    work: Work,
+    /// Cubes side by side.
+    grid: usize,
+    columns: usize,
     /// Numbers of `y` between rows.
     stride: usize,
     slots: usize,
 }
 
-impl Many {
-    #[expect(unsafe_code, reason = "kernels are launched without bounds checks")]
-    fn launch<Y: Float + CubeElement>(
-        &self,
-        client: &Client,
-        matrix: &Matrix,
-        [x, y, order, blocks, weights]: [&Buffer; 5],
-        (columns, across): (usize, usize),
-    ) {
-        let down = matrix.tiling.tiles.div_ceil(PLANES * TILES);
+impl Launch {
+    fn go(&self, client: &Client, matrix: &Matrix, [x, y, order, blocks, weights]: [&Buffer; 5]) {
+        let Blocking { down, across, tiles, .. } = self.work.blocking;
+        #[expect(unsafe_code, reason = "kernels are launched without bounds checks")]
         // SAFETY: the functions above state the lengths; rows and tiles beyond the last are read again and not written.
         unsafe {
-            many_kernel::launch_unchecked::<Y>(
+            many_kernel::launch_unchecked(
                 client,
-                CubeCount::Static(down as u32, across as u32, 1),
-                CubeDim::new_2d(32, PLANES as u32),
+                CubeCount::Static(matrix.tiling.tiles.div_ceil(down * tiles) as u32, self.grid as u32, 1),
+                CubeDim::new_2d(32, (down * across) as u32),
                 matrix.codes.vectors(4),
                 matrix.scales.arg(),
                 matrix.gains.arg(),
-                x.vectors(4),
+                x.vectors(8),
                 order.arg(),
                 blocks.arg(),
                 weights.arg(),
                 y.arg(),
                 matrix.rows as u32,
-                columns as u32,
+                self.columns as u32,
                 self.stride as u32,
                 self.slots as u32,
-                matrix.tiling,
-                self.mode,
-                self.split,
+                self.work,
+                y.elem,
             );
         }
     }
 }
 
 #[cube(launch_unchecked)]
+#[expect(clippy::too_many_arguments, reason = "a kernel's buffers and sizes are arguments")]
 fn many_kernel<Y: Float>(
     codes: &[Vector<u32, N4>],
     scales: &[u32],
     gains: &[f32],
-    x: &[Vector<u32, N2>],
+    x: &[Vector<u32, N4>],
     order: &[u32],
     blocks: &[u32],
     weights: &[f32],
@@ -171,225 +202,294 @@ fn many_kernel<Y: Float>(
     columns: u32,
     stride: u32,
     slots: u32,
-    #[comptime] tiling: Tiling,
-    #[comptime] mode: Mode,
-    #[comptime] split: bool,
+    #[comptime] work: Work,
+    #[define(Y)] _elem: ElemType,
 ) {
-    let lane = UNIT_POS_X as usize;
-    let plane = UNIT_POS_Y as usize;
-    let unit = plane * 32usize + lane;
-    let rows = rows as usize;
-    let halves = comptime!(if split { 2usize } else { 1usize });
-    let pairs = comptime!(tiling.pairs);
-    let chunks = comptime!(tiling.chunks());
-    // The columns of this cube are `first .. end` of the list of rows, and belong to `expert`.
+    let blocking = work.blocking;
+    let tiling = work.tiling;
+    // The columns of this cube are `first .. end` of all, or of the list, and belong to `expert`.
     let mut expert = 0usize;
-    let mut first = CUBE_POS_Y as usize * COLUMNS;
+    let mut first = CUBE_POS_Y as usize * blocking.columns();
     let mut end = columns as usize;
-    if comptime!(mode != Mode::Dense) {
-        expert = blocks[CUBE_POS_Y as usize * 3usize] as usize;
-        first = blocks[CUBE_POS_Y as usize * 3usize + 1usize] as usize * halves;
-        end = blocks[CUBE_POS_Y as usize * 3usize + 2usize] as usize * halves;
+    if comptime!(work.mode != Mode::Dense) {
+        let block = CUBE_POS_Y as usize * 3usize;
+        expert = blocks[block] as usize;
+        first = blocks[block + 1usize] as usize * work.halves();
+        end = blocks[block + 2usize] as usize * work.halves();
         if first >= end {
             terminate!();
         }
     }
-    let mut stage = Shared::<[Vector<u32, N2>]>::new_aligned_slice(
-        comptime!(STAGES * COLUMNS * VECTORS * 2),
-        16usize,
-    );
-    // Each unit copies the same vector of four rows of every chunk.
-    let vector = unit % VECTORS;
-    let mut source = Array::<usize>::new(comptime!(COLUMNS * VECTORS / (PLANES * 32)));
+    let mut stage = Shared::<[Vector<u32, N4>]>::new_aligned_slice(comptime!(STAGES * blocking.vectors()), 16usize);
+    let mut source = Array::<usize>::new(comptime!(blocking.copies()));
+    sources(&mut source, order, first, end, slots as usize, work);
+    let pairs = comptime!(tiling.pairs);
+    let chunks = comptime!(tiling.chunks());
     #[unroll]
-    for i in 0..comptime!(COLUMNS * VECTORS / (PLANES * 32)) {
-        let column = i * comptime!(PLANES * 32 / VECTORS) + unit / VECTORS;
-        let wanted = first + column;
-        let listed = select(wanted < end, wanted, end - 1usize);
-        let mut row = listed;
-        if comptime!(mode == Mode::GateUp) {
-            row = order[listed / halves] as usize / slots as usize * halves + listed % halves;
-        }
-        source[i] = row * comptime!(tiling.columns() / 8) + vector;
-    }
-    let target = (unit / VECTORS) * VECTORS + (vector ^ (unit / VECTORS % 4usize * 2usize));
-    let base = (expert * tiling.tiles) * pairs;
-    let tile = CUBE_POS_X as usize * comptime!(PLANES * TILES) + plane * TILES;
-
-    #[unroll]
-    for s in 0..comptime!(STAGES - 1) {
-        if comptime!(s < pairs * chunks) {
-            #[unroll]
-            for i in 0..comptime!(COLUMNS * VECTORS / (PLANES * 32)) {
-                let from = source[i] + s * VECTORS;
-                let to = s * comptime!(COLUMNS * VECTORS) + i * comptime!(PLANES * 32) + target;
-                copy_async(
-                    &x[from * 2usize..from * 2usize + 2usize],
-                    &mut stage[to * 2usize..to * 2usize + 2usize],
-                    4u32,
-                );
-            }
+    for chunk in 0..comptime!(STAGES - 1) {
+        if comptime!(chunk < pairs * chunks) {
+            copy(x, &mut stage, &source, chunk, tiling, blocking);
         }
         commit();
     }
-    let mut sums = Array::<Vector<f32, N4>>::new(comptime!(TILES * COLUMNS / GROUP));
+    let tile = (CUBE_POS_X as usize * blocking.down + UNIT_POS_Y as usize / blocking.across) * blocking.tiles;
+    let base = expert * tiling.tiles;
+    let mut sums = Array::<Vector<f32, N4>>::new(comptime!(blocking.tiles * blocking.groups));
     #[unroll]
-    for i in 0..comptime!(TILES * COLUMNS / GROUP) {
+    for i in 0..comptime!(blocking.tiles * blocking.groups) {
         sums[i] = Vector::<f32, N4>::new(0.0f32);
     }
-    let mut next = Array::<Vector<u32, N4>>::new(TILES);
-    let mut next_scale = Array::<u32>::new(TILES);
-    #[unroll]
-    for i in 0..TILES {
-        let at = base + clamp_tile(tile + i, tiling) * pairs;
-        next[i] = codes[at * chunks * 32usize + lane];
-        next_scale[i] = scales[at * 32usize + lane];
-    }
+    // What is multiplied next is loaded before the products that it would otherwise wait for.
+    let mut words = Array::<Vector<u32, N4>>::new(blocking.tiles);
+    let mut scale = Array::<u32>::new(blocking.tiles);
+    load_words(&mut words, codes, base, tile, 0usize, work);
+    load_scales(&mut scale, scales, base, tile, 0usize, work);
     for pair in 0..pairs {
-        let mut factors = Array::<u32>::new(comptime!(TILES * 16));
+        let mut factors = Array::<u32>::new(comptime!(blocking.tiles * 4));
         #[unroll]
-        for i in 0..TILES {
-            #[unroll]
-            for block in 0..4usize {
-                let word = plane_shuffle(
-                    next_scale[i],
-                    (lane / 4usize * 4usize) as u32 + comptime!(block as u32),
-                );
-                #[unroll]
-                for byte in 0..4usize {
-                    // Block `block` of span `byte / 2`, row `g` or `g + 8`.
-                    factors[i * 16 + (byte / 2 * 4 + block) * 2 + byte % 2] =
-                        scale_bf16(word, byte, tiling.e8m0);
-                }
-            }
-            let after = select(pair + 1usize < pairs, pair + 1usize, pair);
-            next_scale[i] =
-                scales[(base + clamp_tile(tile + i, tiling) * pairs + after) * 32usize + lane];
+        for i in 0..comptime!(blocking.tiles * 4) {
+            factors[i] = scale_bf16(scale[comptime!(i / 4)], comptime!(i % 4), tiling.e8m0);
         }
+        load_scales(&mut scale, scales, base, tile, pair + 1usize, work);
         #[unroll]
         for c in 0..chunks {
             let chunk = pair * chunks + c;
             wait(comptime!(STAGES - 2));
             sync_cube();
-            let ahead = chunk + comptime!(STAGES - 1);
-            if ahead < comptime!(pairs * chunks) {
-                #[unroll]
-                for i in 0..comptime!(COLUMNS * VECTORS / (PLANES * 32)) {
-                    let from = source[i] + ahead * VECTORS;
-                    let to = ahead % STAGES * comptime!(COLUMNS * VECTORS)
-                        + i * comptime!(PLANES * 32)
-                        + target;
-                    copy_async(
-                        &x[from * 2usize..from * 2usize + 2usize],
-                        &mut stage[to * 2usize..to * 2usize + 2usize],
-                        4u32,
-                    );
-                }
+            if chunk + comptime!(STAGES - 1) < comptime!(pairs * chunks) {
+                copy(x, &mut stage, &source, chunk + comptime!(STAGES - 1), tiling, blocking);
             }
             commit();
-            let mut words = Array::<Vector<u32, N4>>::new(TILES);
+            let mut next = Array::<Vector<u32, N4>>::new(blocking.tiles);
+            load_words(&mut next, codes, base, tile, chunk + 1usize, work);
+            multiply(&mut sums, &words, &factors, &stage, chunk, c, work);
             #[unroll]
-            for i in 0..TILES {
+            for i in 0..blocking.tiles {
                 words[i] = next[i];
-                let after = select(
-                    chunk + 1usize < comptime!(pairs * chunks),
-                    chunk + 1usize,
-                    chunk,
-                );
-                next[i] = codes[((base + clamp_tile(tile + i, tiling) * pairs) * chunks + after)
-                    * 32usize
-                    + lane];
             }
+        }
+    }
+    store::<Y>(&sums, gains, order, weights, y, expert, tile, first, end, rows as usize, stride as usize, work);
+}
+
+/// Where this unit's copies of a chunk come from: vectors of `x`.
+#[cube]
+fn sources(source: &mut Array<usize>, order: &[u32], first: usize, end: usize, slots: usize, #[comptime] work: Work) {
+    let unit = UNIT_POS_Y as usize * 32usize + UNIT_POS_X as usize;
+    let halves = work.halves();
+    #[unroll]
+    for i in 0..comptime!(work.blocking.copies()) {
+        let wanted = first + (i * work.blocking.units() + unit) / VECTORS;
+        let column = select(wanted < end, wanted, end - 1usize);
+        let mut row = column;
+        if comptime!(work.mode == Mode::GateUp) {
+            row = order[column / halves] as usize / slots * halves + column % halves;
+        }
+        // Vector `v` of a chunk has columns `v % 2 * 8 .. + 8` of its part of block `v / 2`.
+        let block = unit % VECTORS / 2usize * comptime!(work.tiling.block / 8);
+        source[i] = row * comptime!(work.tiling.columns() / 8) + block + unit % 2usize;
+    }
+}
+
+/// Starts the copies of a chunk. The vectors of a column change places so that the lanes of a plane, which read the same
+/// vector of neighbouring columns, meet different banks.
+#[cube]
+fn copy(
+    x: &[Vector<u32, N4>],
+    stage: &mut Shared<[Vector<u32, N4>]>,
+    source: &Array<usize>,
+    chunk: usize,
+    #[comptime] tiling: Tiling,
+    #[comptime] blocking: Blocking,
+) {
+    let unit = UNIT_POS_Y as usize * 32usize + UNIT_POS_X as usize;
+    #[unroll]
+    for i in 0..comptime!(blocking.copies()) {
+        let at = i * blocking.units() + unit;
+        if comptime!(blocking.vectors() % blocking.units() == 0) || at < blocking.vectors() {
+            let column = at / VECTORS;
+            let place = column * VECTORS + (at % VECTORS ^ (column % 2usize));
+            let to = chunk % STAGES * blocking.vectors() + place;
+            let from = source[i] + chunk_start(chunk, tiling) / 8usize;
+            copy_async(&x[from..from + 1usize], &mut stage[to..to + 1usize], 4u32);
+        }
+    }
+}
+
+/// The first column of a chunk's part of block 0 of its span.
+#[cube]
+fn chunk_start(chunk: usize, #[comptime] tiling: Tiling) -> usize {
+    let steps = comptime!(tiling.block / 16);
+    chunk / steps * comptime!(4 * tiling.block) + chunk % steps * 16usize
+}
+
+/// Tile `i` of this plane, the last one where there are no more.
+#[cube]
+fn tile_of(tile: usize, i: usize, #[comptime] work: Work) -> usize {
+    let last = comptime!(work.tiling.tiles - 1);
+    select(tile + i < last, tile + i, last)
+}
+
+/// The codes of chunk number `chunk`; of the last one where there are no more.
+#[cube]
+fn load_words(
+    words: &mut Array<Vector<u32, N4>>,
+    codes: &[Vector<u32, N4>],
+    base: usize,
+    tile: usize,
+    chunk: usize,
+    #[comptime] work: Work,
+) {
+    let count = comptime!(work.tiling.pairs * work.tiling.chunks());
+    let chunk = select(chunk < count, chunk, comptime!(count - 1));
+    #[unroll]
+    for i in 0..work.blocking.tiles {
+        let at = (base + tile_of(tile, i, work)) * count + chunk;
+        words[i] = codes[at * 32usize + UNIT_POS_X as usize];
+    }
+}
+
+/// The scales of a pair of spans, the last one where there are no more.
+#[cube]
+fn load_scales(
+    scale: &mut Array<u32>,
+    scales: &[u32],
+    base: usize,
+    tile: usize,
+    pair: usize,
+    #[comptime] work: Work,
+) {
+    let last = comptime!(work.tiling.pairs - 1);
+    let pair = select(pair < last, pair, last);
+    #[unroll]
+    for i in 0..work.blocking.tiles {
+        let at = (base + tile_of(tile, i, work)) * work.tiling.pairs + pair;
+        scale[i] = scales[at * 32usize + UNIT_POS_X as usize];
+    }
+}
+
+/// Adds the products of one chunk, number `c` of its pair of spans.
+#[cube]
+fn multiply(
+    sums: &mut Array<Vector<f32, N4>>,
+    words: &Array<Vector<u32, N4>>,
+    factors: &Array<u32>,
+    stage: &Shared<[Vector<u32, N4>]>,
+    chunk: usize,
+    #[comptime] c: usize,
+    #[comptime] work: Work,
+) {
+    let blocking = work.blocking;
+    let lane = UNIT_POS_X as usize;
+    let span = comptime!(c / (work.tiling.chunks() / 2));
+    let side = UNIT_POS_Y as usize % blocking.across;
+    let column = side * comptime!(blocking.groups * GROUP) + lane / 4usize;
+    let base = chunk % STAGES * blocking.vectors() + column * VECTORS;
+    let mut a = Array::<u32>::new(comptime!(blocking.tiles * 8));
+    #[unroll]
+    for half in 0..2usize {
+        #[unroll]
+        for i in 0..blocking.tiles {
+            let lo = factors[comptime!(i * 4 + span * 2)];
+            let hi = factors[comptime!(i * 4 + span * 2 + 1)];
             #[unroll]
-            for step in 0..4usize {
-                let block = comptime!((c * 4 + step) / (tiling.block / 16));
-                let mut a = Array::<u32>::new(comptime!(TILES * 4));
+            for b in 0..2usize {
+                let word = words[i].extract(comptime!(half * 2 + b));
+                let at = comptime!((i * 2 + b) * 4);
+                a[at] = mul_bf16x2(values0(word), lo);
+                a[comptime!(at + 1)] = mul_bf16x2(values1(word), hi);
+                a[comptime!(at + 2)] = mul_bf16x2(values2(word), lo);
+                a[comptime!(at + 3)] = mul_bf16x2(values3(word), hi);
+            }
+        }
+        let read = base + ((lane % 4usize * 2usize + half) ^ (column % 2usize));
+        #[unroll]
+        for group in 0..blocking.groups {
+            let v = stage[read + comptime!(group * GROUP * VECTORS)];
+            #[unroll]
+            for b in 0..2usize {
                 #[unroll]
-                for i in 0..TILES {
-                    let word = words[i].extract(step);
-                    let lo = factors[i * 16 + block * 2];
-                    let hi = factors[i * 16 + block * 2 + 1];
-                    a[i * 4] = mul_bf16x2(values0(word), lo);
-                    a[i * 4 + 1] = mul_bf16x2(values1(word), hi);
-                    a[i * 4 + 2] = mul_bf16x2(values2(word), lo);
-                    a[i * 4 + 3] = mul_bf16x2(values3(word), hi);
-                }
-                let row = lane / 4usize;
-                let t = lane % 4usize;
-                let read = chunk % STAGES * comptime!(COLUMNS * VECTORS)
-                    + row * VECTORS
-                    + ((comptime!(step * 2) + t / 2usize) ^ (row % 4usize * 2usize));
-                #[unroll]
-                for group in 0..comptime!(COLUMNS / GROUP) {
-                    let v =
-                        stage[(read + group * comptime!(GROUP * VECTORS)) * 2usize + t % 2usize];
-                    #[unroll]
-                    for i in 0..TILES {
-                        let at = comptime!(i * (COLUMNS / GROUP) + group);
-                        sums[at] = mma(
-                            a[i * 4],
-                            a[i * 4 + 1],
-                            a[i * 4 + 2],
-                            a[i * 4 + 3],
-                            v.extract(0usize),
-                            v.extract(1usize),
-                            sums[at],
-                        );
-                    }
+                for i in 0..blocking.tiles {
+                    let at = comptime!((i * 2 + b) * 4);
+                    let sum = comptime!(i * blocking.groups + group);
+                    sums[sum] = mma(
+                        a[at],
+                        a[comptime!(at + 1)],
+                        a[comptime!(at + 2)],
+                        a[comptime!(at + 3)],
+                        v.extract(comptime!(b * 2)),
+                        v.extract(comptime!(b * 2 + 1)),
+                        sums[sum],
+                    );
                 }
             }
         }
     }
+}
+
+/// Writes the sums of this plane.
+#[cube]
+#[expect(clippy::too_many_arguments, reason = "what a kernel has, its parts need")]
+fn store<Y: Float>(
+    sums: &Array<Vector<f32, N4>>,
+    gains: &[f32],
+    order: &[u32],
+    weights: &[f32],
+    y: &mut [Y],
+    expert: usize,
+    tile: usize,
+    first: usize,
+    end: usize,
+    rows: usize,
+    stride: usize,
+    #[comptime] work: Work,
+) {
+    let blocking = work.blocking;
+    let halves = work.halves();
+    let lane = UNIT_POS_X as usize;
+    let side = UNIT_POS_Y as usize % blocking.across;
     #[unroll]
-    for i in 0..TILES {
-        let mut gain = Array::<f32>::new(2usize);
-        let mut out = Array::<usize>::new(2usize);
+    for i in 0..blocking.tiles {
+        let lo_row = row_of(tile + i, 0usize, rows, work);
+        let hi_row = row_of(tile + i, 1usize, rows, work);
+        let lo_gain = gain_of(gains, expert, lo_row, rows);
+        let hi_gain = gain_of(gains, expert, hi_row, rows);
         #[unroll]
-        for half in 0..2usize {
-            let row = row_of(tile + i, half, rows, mode);
-            out[half] = row;
-            // The decoded values were scaled by 2^-14.
-            gain[half] = gains[expert * rows + select(row < rows, row, rows - 1usize)] * 16384.0f32;
-        }
-        #[unroll]
-        for group in 0..comptime!(COLUMNS / GROUP) {
-            let sum = sums[comptime!(i * (COLUMNS / GROUP) + group)];
+        for group in 0..blocking.groups {
+            let sum = sums[comptime!(i * blocking.groups + group)];
             #[unroll]
-            for side in 0..comptime!(2 / halves) {
-                let column = first + group * GROUP + lane % 4usize * 2usize + side;
-                let mut lo = sum.extract(side);
-                let mut hi = sum.extract(comptime!(side + 2));
-                if comptime!(split) {
+            for odd in 0..comptime!(2 / halves) {
+                let column = first + (side * blocking.groups + group) * GROUP + lane % 4usize * 2usize + odd;
+                let mut lo = sum.extract(odd);
+                let mut hi = sum.extract(comptime!(odd + 2));
+                if comptime!(work.split) {
                     lo += sum.extract(1usize);
                     hi += sum.extract(3usize);
                 }
+                lo *= lo_gain;
+                hi *= hi_gain;
                 if column < end {
-                    let listed = column / halves;
-                    if comptime!(mode == Mode::GateUp) {
-                        let gate = lo * gain[0];
-                        let value = gate / (1.0f32 + (-gate).exp()) * (hi * gain[1]);
-                        if out[0] < rows / 2usize {
-                            let rounded = Y::cast_from(value);
-                            y[column * stride as usize + out[0]] = rounded;
-                            if comptime!(split) {
-                                y[(column + 1usize) * stride as usize + out[0]] =
-                                    Y::cast_from(value - f32::cast_from(rounded));
+                    if comptime!(work.mode == Mode::GateUp) {
+                        if lo_row < rows {
+                            let value = lo / (1.0f32 + (-lo).exp()) * hi;
+                            let rounded = Y::cast_from(value * ENLARGE);
+                            y[column * stride + lo_row] = rounded;
+                            if comptime!(work.split) {
+                                y[(column + 1usize) * stride + lo_row] = Y::cast_from(value * ENLARGE - f32::cast_from(rounded));
                             }
                         }
                     } else {
-                        let mut place = listed;
-                        let mut weight = 1.0f32;
-                        if comptime!(mode == Mode::Down) {
-                            place = order[listed] as usize;
-                            weight = weights[place];
+                        let mut place = column / halves;
+                        if comptime!(work.mode == Mode::Down) {
+                            place = order[place] as usize;
+                            lo *= weights[place];
+                            hi *= weights[place];
                         }
-                        if out[0] < rows {
-                            y[place * stride as usize + out[0]] =
-                                Y::cast_from(lo * gain[0] * weight);
+                        if lo_row < rows {
+                            y[place * stride + lo_row] = Y::cast_from(lo);
                         }
-                        if out[1] < rows {
-                            y[place * stride as usize + out[1]] =
-                                Y::cast_from(hi * gain[1] * weight);
+                        if hi_row < rows {
+                            y[place * stride + hi_row] = Y::cast_from(hi);
                         }
                     }
                 }
@@ -398,23 +498,22 @@ fn many_kernel<Y: Float>(
     }
 }
 
-/// The row of a matrix that this lane holds in the upper or lower half of a tile.
+/// The row of a matrix that this lane holds in the upper or lower half of a tile; `rows` or more is padding.
 #[cube]
-fn row_of(tile: usize, #[comptime] half: usize, rows: usize, #[comptime] mode: Mode) -> usize {
+fn row_of(tile: usize, #[comptime] half: usize, rows: usize, #[comptime] work: Work) -> usize {
     let lane = UNIT_POS_X as usize;
-    if comptime!(mode == Mode::GateUp) {
+    if comptime!(work.mode == Mode::GateUp) {
         let row = tile * comptime!(ROWS / 2) + lane / 4usize;
-        // A padding row must not be taken for the first one that is gated.
         select(row < rows / 2usize, row + half * (rows / 2usize), rows)
     } else {
         tile * ROWS + lane / 4usize + comptime!(half * 8)
     }
 }
 
+/// The gain of a row, and what undoes the scaling of both operands.
 #[cube]
-fn clamp_tile(tile: usize, #[comptime] tiling: Tiling) -> usize {
-    let last = comptime!(tiling.tiles - 1);
-    select(tile < last, tile, last)
+fn gain_of(gains: &[f32], expert: usize, row: usize, rows: usize) -> f32 {
+    gains[expert * rows + select(row < rows, row, rows - 1usize)] * RESTORE
 }
 
 #[cube]

@@ -6,9 +6,7 @@ use super::super::{COLUMNS, Shape};
 use super::decode::{columns, values0, values1, values2, values3};
 use super::{ROWS, Tiling};
 use crate::Buffer;
-use crate::buffer::cubes;
-
-const UNITS: u32 = 256;
+use crate::grid::flat;
 
 /// Puts codes and scales of matrices in rows into tiles.
 ///
@@ -23,13 +21,13 @@ pub fn pack(
     shape: Shape,
 ) {
     let table: Vec<u32> = columns().into_iter().flatten().collect();
-    let table = Buffer::new(client.create_from_slice(u32::as_bytes(&table)), table.len());
+    let table = Buffer::numbers(client, &table);
     // SAFETY: units beyond the words return, and reads stay inside what `Shape` describes.
     unsafe {
         pack_codes::launch_unchecked(
             client,
-            cubes(tiled_codes.len(), UNITS),
-            CubeDim::new_1d(UNITS),
+            flat(tiled_codes.len()).0,
+            flat(tiled_codes.len()).1,
             codes.arg(),
             scales.arg(),
             table.arg(),
@@ -39,8 +37,8 @@ pub fn pack(
         );
         pack_scales::launch_unchecked(
             client,
-            cubes(tiled_scales.len(), UNITS),
-            CubeDim::new_1d(UNITS),
+            flat(tiled_scales.len()).0,
+            flat(tiled_scales.len()).1,
             scales.arg(),
             tiled_scales.arg(),
             tiling,
@@ -62,8 +60,8 @@ pub fn unpack(
     unsafe {
         unpack_values::launch_unchecked(
             client,
-            cubes(values.len(), UNITS),
-            CubeDim::new_1d(UNITS),
+            flat(values.len()).0,
+            flat(values.len()).1,
             codes.arg(),
             scales.arg(),
             gains.arg(),
@@ -127,7 +125,8 @@ fn pack_codes(
     let chunk = word / 128 % chunks;
     let tile = word / (128 * chunks) % tiling.tiles;
     let matrix = word / (128 * chunks) / tiling.tiles;
-    let column = chunk * super::COLUMNS + b * 16 + lane % 4 * 4;
+    let steps = comptime!(tiling.block / 16);
+    let column = (chunk / steps * 4 + lane % 4) * tiling.block + chunk % steps * 16 + b * 4;
     let mut stored = 0u32;
     #[unroll]
     for upper in 0..2usize {
@@ -217,9 +216,11 @@ fn unpack_values(
     }
     let tile = matrix * tiling.tiles + tile;
     let chunks = comptime!(tiling.columns() / super::COLUMNS);
-    let lane = slot % 8 * 4 + column % 16 / 4;
-    let chunk = column / super::COLUMNS;
-    let word = codes[((tile * chunks + chunk) * 32 + lane) * 4 + column % super::COLUMNS / 16];
+    let steps = comptime!(tiling.block / 16);
+    let block = column / tiling.block;
+    let lane = slot % 8 * 4 + block % 4;
+    let chunk = block / 4 * steps + column % tiling.block / 16;
+    let word = codes[((tile * chunks + chunk) * 32 + lane) * 4 + column % 16 / 4];
     let upper = slot >= 8;
     let first = select(upper, values1(word), values0(word));
     let second = select(upper, values3(word), values2(word));
@@ -228,9 +229,7 @@ fn unpack_values(
     let magnitude = (bits >> 6u32) & 7u32;
     let large = f32::from_bits((magnitude << 22u32) + 0x3F00_0000u32);
     let value = select(magnitude < 2u32, f32::cast_from(magnitude) * 0.5f32, large);
-    let block = column / tiling.block;
-    let scale_lane = slot % 8 * 4 + block % 4;
-    let scale_word = scales[(tile * tiling.pairs + block / 8) * 32 + scale_lane];
+    let scale_word = scales[(tile * tiling.pairs + block / 8) * 32 + lane];
     let byte = (scale_word >> ((block % 8 / 4 * 16 + slot / 8 * 8) as u32)) & 0xFFu32;
     let scale = if comptime!(tiling.e8m0) {
         f32::from_bits(byte << 23u32)

@@ -2,58 +2,67 @@
 
 use cubecl::prelude::*;
 
-use super::many::COLUMNS;
+use super::many::Blocking;
 use crate::Buffer;
+use crate::grid::flat;
 
 /// Units that sort.
-const UNITS: u32 = 256;
+const UNITS: usize = 256;
 
-/// The rows of every expert, in blocks of [`COLUMNS`] columns.
+/// The rows of every expert, in blocks of as many columns as a cube has.
 #[derive(Clone, Debug)]
 pub struct Plan {
     /// Choices sorted by expert: u32 `[rows * slots]`, `row * slots + slot`.
     pub order: Buffer,
     /// Expert, first and end of each block in `order`: u32 `[capacity, 3]`; empty behind the last block.
     pub blocks: Buffer,
-    /// Blocks that there are at most.
-    pub capacity: usize,
     /// Choices of a row.
     pub slots: usize,
+    /// How much a cube computes.
+    pub blocking: Blocking,
 }
 
 impl Plan {
-    /// Room for `choices` choices among `experts` experts, `columns` of them a block.
-    #[must_use]
-    pub fn capacity(choices: usize, experts: usize, split: bool) -> usize {
-        let block = block_rows(split);
-        // Every expert with rows may have one block that is not full.
-        choices / block + experts.min(choices)
-    }
-
-    /// Fills the plan.
+    /// Sorts the choices of rows.
     ///
     /// - ids: u32 `[rows, slots]`
-    #[expect(unsafe_code, reason = "kernels are launched without bounds checks")]
-    pub fn sort(&self, client: &Client, ids: &Buffer, experts: usize, split: bool) {
+    /// - split: whether a row of activations is two columns
+    #[must_use]
+    pub fn new(client: &Client, (ids, slots): (&Buffer, usize), experts: usize, split: bool) -> Self {
+        let choices = ids.len();
+        let halves = if split { 2 } else { 1 };
+        let blocking = Blocking::of(choices * halves / experts);
+        let block = blocking.columns() / halves;
+        // Every expert with rows may have one block that is not full.
+        let capacity = choices / block + experts.min(choices);
+        let u32s = |len| Buffer::empty(client, u32::elem_type_native(), len);
+        let plan = Self { order: u32s(choices), blocks: u32s(capacity * 3), slots, blocking };
+        plan.sort(client, ids, experts, block);
+        plan
+    }
+
+    /// Blocks that there are at most.
+    #[must_use]
+    pub fn capacity(&self) -> usize {
+        self.blocks.len() / 3
+    }
+
+    fn sort(&self, client: &Client, ids: &Buffer, experts: usize, block: usize) {
+        #[expect(unsafe_code, reason = "kernels are launched without bounds checks")]
         // SAFETY: `order` is as long as `ids`, and blocks beyond the capacity cannot occur.
         unsafe {
             sort_kernel::launch_unchecked(
                 client,
                 CubeCount::Static(1, 1, 1),
-                CubeDim::new_1d(UNITS),
+                CubeDim::new_1d(UNITS as u32),
                 ids.arg(),
                 self.order.arg(),
                 self.blocks.arg(),
-                self.capacity as u32,
                 experts,
-                block_rows(split),
+                block,
             );
         }
     }
-}
-
-const fn block_rows(split: bool) -> usize {
-    if split { COLUMNS / 2 } else { COLUMNS }
 }
 
 /// The order among the rows of one expert may differ from run to run; the results do not depend on it.
@@ -62,45 +71,40 @@ fn sort_kernel(
     ids: &[u32],
     order: &mut [u32],
     blocks: &mut [u32],
-    capacity: u32,
     #[comptime] experts: usize,
     #[comptime] block: usize,
 ) {
     let unit = UNIT_POS_X as usize;
-    let units = UNITS as usize;
-    let counts = Shared::<[Atomic<u32>]>::new_slice(experts);
     let cursors = Shared::<[Atomic<u32>]>::new_slice(experts);
-    let mut turn = unit;
-    while turn < experts {
-        counts[turn].store(0u32);
-        turn += units;
+    let mut at = unit;
+    while at < experts {
+        cursors[at].store(0u32);
+        at += UNITS;
     }
     sync_cube();
     let mut at = unit;
     while at < ids.len() {
-        counts[ids[at] as usize].fetch_add(1u32);
-        at += units;
+        cursors[ids[at] as usize].fetch_add(1u32);
+        at += UNITS;
     }
     sync_cube();
     if unit == 0usize {
         let mut start = 0usize;
         let mut written = 0usize;
         for expert in 0..experts {
-            let count = counts[expert].load() as usize;
+            let count = cursors[expert].load() as usize;
             cursors[expert].store(start as u32);
-            let mut done = 0usize;
-            while done < count {
-                let left = count - done;
-                let size = select(left < block, left, block);
+            let end = start + count;
+            while start < end {
+                let after = select(start + block < end, start + block, end);
                 blocks[written * 3usize] = expert as u32;
-                blocks[written * 3usize + 1usize] = (start + done) as u32;
-                blocks[written * 3usize + 2usize] = (start + done + size) as u32;
+                blocks[written * 3usize + 1usize] = start as u32;
+                blocks[written * 3usize + 2usize] = after as u32;
                 written += 1usize;
-                done += size;
+                start = after;
             }
-            start += count;
         }
-        while written < capacity as usize {
+        while written * 3usize < blocks.len() {
             blocks[written * 3usize + 1usize] = 0u32;
             blocks[written * 3usize + 2usize] = 0u32;
             written += 1usize;
@@ -111,36 +115,25 @@ fn sort_kernel(
     while at < ids.len() {
         let place = cursors[ids[at] as usize].fetch_add(1u32);
         order[place as usize] = at as u32;
-        at += units;
+        at += UNITS;
     }
 }
 
 /// The sum of the rows of each choice, in the order of the slots.
 ///
 /// - parts: `[rows, slots, width]`
-/// - y: `[rows, width]`
-#[expect(unsafe_code, reason = "kernels are launched without bounds checks")]
-pub fn sum_slots<Y: Float + CubeElement>(
-    client: &Client,
-    (parts, slots): (&Buffer, usize),
-    (y, width): (&Buffer, usize),
-) {
+/// - y: `[rows, width]`, of the same type
+pub fn sum_slots(client: &Client, (parts, slots): (&Buffer, usize), (y, width): (&Buffer, usize)) {
+    let (count, dim) = flat(y.len());
+    #[expect(unsafe_code, reason = "kernels are launched without bounds checks")]
     // SAFETY: units beyond `y` return.
     unsafe {
-        sum_kernel::launch_unchecked::<Y>(
-            client,
-            crate::buffer::cubes(y.len(), UNITS),
-            CubeDim::new_1d(UNITS),
-            parts.arg(),
-            y.arg(),
-            slots as u32,
-            width as u32,
-        );
+        sum_kernel::launch_unchecked(client, count, dim, parts.arg(), y.arg(), slots as u32, width as u32, y.elem);
     }
 }
 
 #[cube(launch_unchecked)]
-fn sum_kernel<Y: Float>(parts: &[Y], y: &mut [Y], slots: u32, width: u32) {
+fn sum_kernel<Y: Float>(parts: &[Y], y: &mut [Y], slots: u32, width: u32, #[define(Y)] _elem: ElemType) {
     let at = ABSOLUTE_POS;
     if at >= y.len() {
         terminate!();

@@ -6,17 +6,19 @@
 use cubecl::prelude::*;
 
 use super::decode::{mma, mul_bf16x2, scale_bf16, values0, values1, values2, values3};
-use super::gemv::{Activations, Matrix, Share};
+use super::gemv::{Activations, Matrix, Share, tune};
 use super::{BLOCKS, ROWS, Tiling};
 use crate::Buffer;
 
-type N2 = Const<2>;
 type N4 = Const<4>;
 
 /// Rows of activations at most.
 pub const SEVERAL: usize = 16;
 /// Columns of the second operand.
 const COLUMNS: usize = 8;
+
+/// 2^14 of the decoded values over 2^64 of the activations.
+pub(super) const RESTORE: f32 = 8.881_784e-16;
 
 /// How much a cube computes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -34,7 +36,7 @@ struct Extent {
 /// - x: bf16 `[rows, 1 or 2, columns]`
 /// - y: `[rows, rows of the matrix]`
 #[expect(unsafe_code, reason = "kernels are launched without bounds checks")]
-pub fn several<Y: Float + CubeElement>(
+pub fn several(
     client: &Client,
     matrix: &Matrix,
     x: &Activations,
@@ -42,28 +44,29 @@ pub fn several<Y: Float + CubeElement>(
     y: &Buffer,
 ) {
     let columns = rows * if x.split { 2 } else { 1 };
-    let share = Share::of(matrix.tiling.pairs);
+    let share = Share::of(matrix.tiling.pairs, tune("EACHSEV", 1));
     let extent = Extent {
-        tiles: if matrix.tiling.tiles >= 256 { 2 } else { 1 },
+        tiles: tune("TILES", 1),
         groups: columns.div_ceil(COLUMNS),
         split: x.split,
     };
     // SAFETY: the lengths are stated above; rows and tiles beyond the last are read again and not written.
     unsafe {
-        several_kernel::launch_unchecked::<Y>(
+        several_kernel::launch_unchecked(
             client,
             CubeCount::Static(matrix.tiling.tiles.div_ceil(extent.tiles) as u32, 1, 1),
             CubeDim::new_2d(32, share.planes as u32),
             matrix.codes.vectors(4),
             matrix.scales.arg(),
             matrix.gains.arg(),
-            x.buffer.vectors(4),
+            x.buffer.vectors(8),
             y.arg(),
             matrix.rows as u32,
             columns as u32,
             matrix.tiling,
             share,
             extent,
+            y.elem,
         );
     }
 }
@@ -73,18 +76,17 @@ fn several_kernel<Y: Float>(
     codes: &[Vector<u32, N4>],
     scales: &[u32],
     gains: &[f32],
-    x: &[Vector<u32, N2>],
+    x: &[Vector<u32, N4>],
     y: &mut [Y],
     rows: u32,
     columns: u32,
     #[comptime] tiling: Tiling,
     #[comptime] share: Share,
     #[comptime] extent: Extent,
+    #[define(Y)] _elem: ElemType,
 ) {
     let lane = UNIT_POS_X as usize;
     let plane = UNIT_POS_Y as usize;
-    let t = lane % 4usize;
-    let steps = comptime!(tiling.block / 16);
     let chunks = comptime!(tiling.chunks());
     let pairs = comptime!(tiling.pairs);
     let groups = extent.groups;
@@ -104,54 +106,38 @@ fn several_kernel<Y: Float>(
                 let at = tile_of(i, tiling, extent) * pairs + pair;
                 #[unroll]
                 for c in 0..chunks {
-                    words[i * chunks + c] = codes[(at * chunks + c) * 32usize + lane];
+                    words[comptime!(i * chunks + c)] = codes[(at * chunks + c) * 32usize + lane];
                 }
                 scale[i] = scales[at * 32usize + lane];
             }
+            let mut values = Array::<Vector<u32, N4>>::new(comptime!(groups * chunks * 2));
+            load_values(&mut values, x, pair, columns as usize, tiling, extent);
             #[unroll]
-            for block in 0..BLOCKS {
-                // The lane of block `block % 4` has the scales of the lane's own rows for it.
-                let mut factor = Array::<u32>::new(comptime!(extent.tiles * 2));
+            for i in 0..extent.tiles {
                 #[unroll]
-                for i in 0..extent.tiles {
-                    let word = plane_shuffle(
-                        scale[i],
-                        (lane / 4usize * 4usize) as u32 + comptime!(block as u32 % 4),
-                    );
-                    factor[i * 2] = scale_bf16(word, comptime!(block / 4 * 2), tiling.e8m0);
-                    factor[i * 2 + 1] = scale_bf16(word, comptime!(block / 4 * 2 + 1), tiling.e8m0);
-                }
-                #[unroll]
-                for s in 0..steps {
-                    let step = comptime!(block * steps + s);
-                    let mut a = Array::<u32>::new(comptime!(extent.tiles * 4));
+                for c in 0..chunks {
+                    let span = comptime!(c / (chunks / 2));
+                    let lo = scale_bf16(scale[i], comptime!(span * 2), tiling.e8m0);
+                    let hi = scale_bf16(scale[i], comptime!(span * 2 + 1), tiling.e8m0);
                     #[unroll]
-                    for i in 0..extent.tiles {
-                        let word =
-                            words[i * chunks + comptime!(step / 4)].extract(comptime!(step % 4));
-                        a[i * 4] = mul_bf16x2(values0(word), factor[i * 2]);
-                        a[i * 4 + 1] = mul_bf16x2(values1(word), factor[i * 2 + 1]);
-                        a[i * 4 + 2] = mul_bf16x2(values2(word), factor[i * 2]);
-                        a[i * 4 + 3] = mul_bf16x2(values3(word), factor[i * 2 + 1]);
-                    }
-                    #[unroll]
-                    for group in 0..groups {
-                        let wanted = group * COLUMNS + lane / 4usize;
-                        let last = columns as usize - 1usize;
-                        let row = select(wanted < last, wanted, last);
-                        let v = x[(row * pairs + pair) * comptime!(BLOCKS * tiling.block / 4)
-                            + step * 4usize
-                            + t];
+                    for b in 0..4usize {
+                        let word = words[comptime!(i * chunks + c)].extract(b);
+                        let a0 = mul_bf16x2(values0(word), lo);
+                        let a1 = mul_bf16x2(values1(word), hi);
+                        let a2 = mul_bf16x2(values2(word), lo);
+                        let a3 = mul_bf16x2(values3(word), hi);
                         #[unroll]
-                        for i in 0..extent.tiles {
-                            sums[i * groups + group] = mma(
-                                a[i * 4],
-                                a[i * 4 + 1],
-                                a[i * 4 + 2],
-                                a[i * 4 + 3],
-                                v.extract(0usize),
-                                v.extract(1usize),
-                                sums[i * groups + group],
+                        for group in 0..groups {
+                            let v = values[comptime!((group * chunks + c) * 2 + b / 2)];
+                            let at = comptime!(i * groups + group);
+                            sums[at] = mma(
+                                a0,
+                                a1,
+                                a2,
+                                a3,
+                                v.extract(comptime!(b % 2 * 2)),
+                                v.extract(comptime!(b % 2 * 2 + 1)),
+                                sums[at],
                             );
                         }
                     }
@@ -168,6 +154,36 @@ fn several_kernel<Y: Float>(
         share,
         extent,
     );
+}
+
+/// The activations of a pair of spans: of each group's row `lane / 4`, the lane's own blocks.
+#[cube]
+fn load_values(
+    values: &mut Array<Vector<u32, N4>>,
+    x: &[Vector<u32, N4>],
+    pair: usize,
+    columns: usize,
+    #[comptime] tiling: Tiling,
+    #[comptime] extent: Extent,
+) {
+    let lane = UNIT_POS_X as usize;
+    let chunks = comptime!(tiling.chunks());
+    #[unroll]
+    for group in 0..extent.groups {
+        let wanted = group * COLUMNS + lane / 4usize;
+        let last = columns - 1usize;
+        let row = select(wanted < last, wanted, last);
+        let from = (row * tiling.pairs + pair) * comptime!(BLOCKS * tiling.block) + lane % 4usize * tiling.block;
+        #[unroll]
+        for c in 0..chunks {
+            let column = comptime!(c / (chunks / 2) * 4 * tiling.block + c % (chunks / 2) * 16);
+            #[unroll]
+            for half in 0..2usize {
+                let to = comptime!((group * chunks + c) * 2 + half);
+                values[to] = x[(from + comptime!(column + half * 8)) / 8usize];
+            }
+        }
+    }
 }
 
 /// Tile number `i` of this cube.
@@ -229,8 +245,7 @@ fn reduce<Y: Float>(
             let row = tile * ROWS + slot;
             let token = i % groups * COLUMNS + column;
             if row < rows && token < columns {
-                // The decoded values were scaled by 2^-14.
-                y[token / halves * rows + row] = Y::cast_from(sum * gains[row] * 16384.0f32);
+                y[token / halves * rows + row] = Y::cast_from(sum * (gains[row] * RESTORE));
             }
         }
     }
