@@ -1,0 +1,95 @@
+//! The sizes of the matrices of models, read from their `config.json`.
+
+use anyhow::{Context, Result};
+use serde_json::{Value, json};
+
+/// A model's matrices that can be packed.
+#[derive(Clone, Debug)]
+pub(crate) struct Model {
+    /// What the report calls it.
+    pub(crate) name: &'static str,
+    /// `[rows, width]` of each linear layer.
+    pub(crate) linears: Vec<[usize; 2]>,
+    /// The experts of each part that has some.
+    pub(crate) experts: Vec<Experts>,
+}
+
+/// The experts of a layer.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Experts {
+    /// `num_experts`
+    pub(crate) count: usize,
+    /// `num_experts_per_tok`
+    pub(crate) slots: usize,
+    /// `hidden_size`
+    pub(crate) hidden: usize,
+    /// `moe_intermediate_size`
+    pub(crate) intermediate: usize,
+}
+
+/// The models that are checked.
+pub(crate) fn models() -> Result<Vec<Model>> {
+    let release = include_str!("../../crates/model/src/config/preset/qwen3-omni-30b-a3b.json");
+    let demo = include_str!("../../assets/omni-demo/config.json");
+    // Qwen/Qwen3-30B-A3B: the thinker's sizes with another vocabulary.
+    let text = json!({
+        "hidden_size": 2048, "num_attention_heads": 32, "num_key_value_heads": 4, "head_dim": 128,
+        "num_experts": 128, "num_experts_per_tok": 8, "moe_intermediate_size": 768, "vocab_size": 151_936,
+    });
+    Ok(vec![
+        omni("Qwen3-Omni-30B-A3B", release)?,
+        omni("demo", demo)?,
+        model("Qwen3-30B-A3B", &[&text])?,
+    ])
+}
+
+/// The thinker and the talker; the code predictor and code2wav are never packed.
+fn omni(name: &'static str, config: &str) -> Result<Model> {
+    let config: Value = serde_json::from_str(config).context(name)?;
+    let parts = ["/thinker_config/text_config", "/talker_config/text_config"];
+    let parts: Vec<&Value> = parts
+        .iter()
+        .filter_map(|part| config.pointer(part))
+        .collect();
+    model(name, &parts)
+}
+
+fn model(name: &'static str, parts: &[&Value]) -> Result<Model> {
+    let mut model = Model {
+        name,
+        linears: Vec::new(),
+        experts: Vec::new(),
+    };
+    for part in parts {
+        add(&mut model, part).with_context(|| format!("config of {name}"))?;
+    }
+    Ok(model)
+}
+
+/// The layers of a decoder and its head; matrices that are multiplied together lie in one.
+fn add(model: &mut Model, part: &Value) -> Result<()> {
+    let size = |field: &str| -> Result<usize> {
+        let value = part.get(field).and_then(Value::as_u64);
+        Ok(value.with_context(|| format!("no {field}"))? as usize)
+    };
+    let hidden = size("hidden_size")?;
+    let [heads, kv_heads] = [size("num_attention_heads")?, size("num_key_value_heads")?];
+    let head = size("head_dim")?;
+    model.linears.extend([
+        [(heads + 2 * kv_heads) * head, hidden],
+        [hidden, heads * head],
+        [size("vocab_size")?, hidden],
+    ]);
+    if let Ok(shared @ 1..) = size("shared_expert_intermediate_size") {
+        model
+            .linears
+            .extend([[2 * shared, hidden], [hidden, shared]]);
+    }
+    model.experts.push(Experts {
+        count: size("num_experts")?,
+        slots: size("num_experts_per_tok")?,
+        hidden,
+        intermediate: size("moe_intermediate_size")?,
+    });
+    Ok(())
+}
