@@ -2,17 +2,18 @@
 
 use burn_omni_kernels::Buffer;
 use burn_omni_kernels::packed::tiles::gemv::{self, Activations, Matrix};
-use burn_omni_kernels::packed::tiles::many;
+use burn_omni_kernels::packed::tiles::many::{self, Blocking};
 use burn_omni_kernels::packed::tiles::plan::{Plan, sum_slots};
 use burn_omni_kernels::packed::tiles::several::{SEVERAL, several};
 use burn_omni_kernels::packed::tiles::{Tiling, activations, pack, unpack};
 use burn_omni_kernels::packed::{COLUMNS, Coding, Scaling, Shape};
+use cubecl_core::frontend::Scalar;
 use cubecl_core::prelude::*;
 
 use crate::model::{Experts, Model};
 
-/// Rows of a prompt.
-const MANY: usize = 4096;
+/// Rows of prompts: one for every blocking.
+const MANY: [usize; 4] = [17, 64, 300, 4096];
 
 /// The codings that tiles hold.
 pub(crate) const CODINGS: [(&str, Coding); 2] = [
@@ -83,29 +84,36 @@ impl<'a> Launches<'a> {
     }
 
     /// One, several and many rows.
-    fn linear<Y: Float + CubeElement>(&self, coding: Coding, shape: Shape, split: bool) {
+    fn linear<Y: CubeElement + Scalar>(&self, coding: Coding, shape: Shape, split: bool) {
         let matrix = self.matrix(coding, shape);
-        for rows in (1..=SEVERAL).chain([MANY]) {
+        for rows in (1..=SEVERAL).chain(MANY) {
             let x = self.activations::<Y>(rows, shape.width, &matrix, split);
             let y = self.buffer::<Y>(rows * shape.rows);
             match rows {
-                1 => gemv::single::<Y>(self.client, &matrix, &x, &y),
-                2..=SEVERAL => several::<Y>(self.client, &matrix, &x, rows, &y),
-                _ => many::many::<Y>(self.client, &matrix, &x, rows, &y),
+                1 => gemv::single(self.client, &matrix, &x, &y),
+                2..=SEVERAL => several(self.client, &matrix, &x, rows, &y),
+                _ => {
+                    let blocking = Blocking::of(rows);
+                    many::many(self.client, &matrix, (&x, rows), &y, blocking);
+                }
             }
         }
     }
 
-    /// The chosen experts of one row and of a prompt.
-    fn experts<Y: Float + CubeElement>(&self, coding: Coding, experts: Experts, split: bool) {
+    /// The chosen experts of one row and of prompts.
+    fn experts<Y: CubeElement + Scalar>(&self, coding: Coding, experts: Experts, split: bool) {
         let [gate_up, down] = shapes(experts).map(|shape| self.matrix(coding, shape));
         let Experts { slots, hidden, .. } = experts;
-        for rows in [1, MANY] {
+        for rows in [1].into_iter().chain(MANY) {
             let x = self.activations::<Y>(rows, hidden, &gate_up, split);
             let ids = self.buffer::<u32>(rows * slots);
             let weights = self.buffer::<f32>(rows * slots);
-            let h = self.rows(rows * slots, &down, split);
+            let halves = if split { 2 } else { 1 };
             let stride = down.tiling.columns();
+            let h = Activations {
+                buffer: self.buffer::<half::bf16>(rows * slots * halves * stride),
+                split,
+            };
             let y = self.buffer::<Y>(rows * hidden);
             if rows == 1 {
                 gemv::gate_up(
@@ -115,31 +123,19 @@ impl<'a> Launches<'a> {
                     (&ids, slots),
                     (&h.buffer, stride),
                 );
-                gemv::down::<Y>(self.client, &down, &h, ([&ids, &weights], slots), &y);
+                gemv::down(self.client, &down, &h, ([&ids, &weights], slots), &y);
             } else {
-                let plan = self.plan(&ids, experts, split);
+                let plan = Plan::new(self.client, (&ids, slots), experts.count, split);
                 many::gate_up(self.client, &gate_up, &x, &plan, (&h.buffer, stride));
                 let parts = self.buffer::<Y>(rows * slots * hidden);
-                many::down::<Y>(self.client, &down, &h, (&plan, &weights), &parts);
-                sum_slots::<Y>(self.client, (&parts, slots), (&y, hidden));
+                many::down(self.client, &down, &h, (&plan, &weights), &parts);
+                sum_slots(self.client, (&parts, slots), (&y, hidden));
             }
         }
     }
 
-    fn plan(&self, ids: &Buffer, experts: Experts, split: bool) -> Plan {
-        let capacity = Plan::capacity(ids.len(), experts.count, split);
-        let plan = Plan {
-            order: self.buffer::<u32>(ids.len()),
-            blocks: self.buffer::<u32>(capacity * 3),
-            capacity,
-            slots: experts.slots,
-        };
-        plan.sort(self.client, ids, experts.count, split);
-        plan
-    }
-
     /// Rows of `Y` rounded for a matrix.
-    fn activations<Y: Float + CubeElement>(
+    fn activations<Y: CubeElement + Scalar>(
         &self,
         rows: usize,
         width: usize,
@@ -147,18 +143,7 @@ impl<'a> Launches<'a> {
         split: bool,
     ) -> Activations {
         let x = self.buffer::<Y>(rows * width);
-        let rounded = self.rows(rows, matrix, split);
-        let columns = matrix.tiling.columns();
-        activations::round::<Y>(self.client, (&x, width), (&rounded.buffer, columns), split);
-        rounded
-    }
-
-    fn rows(&self, rows: usize, matrix: &Matrix, split: bool) -> Activations {
-        let halves = if split { 2 } else { 1 };
-        Activations {
-            buffer: self.buffer::<half::bf16>(rows * halves * matrix.tiling.columns()),
-            split,
-        }
+        activations::round(self.client, (&x, width), matrix.tiling.columns(), split)
     }
 
     fn matrix(&self, coding: Coding, shape: Shape) -> Matrix {
@@ -172,8 +157,8 @@ impl<'a> Launches<'a> {
         }
     }
 
-    fn buffer<E>(&self, length: usize) -> Buffer {
-        Buffer::new(self.client.empty(length * size_of::<E>()), length)
+    fn buffer<E: Scalar>(&self, length: usize) -> Buffer {
+        Buffer::empty(self.client, E::elem_type_native(), length)
     }
 }
 
