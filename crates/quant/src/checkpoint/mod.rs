@@ -33,6 +33,7 @@ pub use safetensors::Dtype;
 use serde_json::Value;
 pub use tensor::{RawTensor, TensorSet};
 pub use values::FirstBad;
+pub(crate) use values::to_f32;
 
 /// A part of the model that has its own tensors and its own config.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]

@@ -96,6 +96,16 @@ fn convert<const N: usize>(bytes: &[u8], chunk_to_f32: fn(&[[u8; N]], &mut [f32]
     values
 }
 
+/// Little-endian BF16, F16 or F32 elements as f32, on this thread; exact. Other dtypes leave `values` as they are.
+pub(crate) fn to_f32(dtype: Dtype, bytes: &[u8], values: &mut [f32]) {
+    match dtype {
+        Dtype::BF16 => bf16_to_f32(bytes.as_chunks().0, values),
+        Dtype::F16 => f16_to_f32(bytes.as_chunks().0, values),
+        Dtype::F32 => f32_to_f32(bytes.as_chunks().0, values),
+        _ => {}
+    }
+}
+
 fn f32_to_f32(elements: &[[u8; 4]], values: &mut [f32]) {
     for (value, &element) in values.iter_mut().zip(elements) {
         *value = f32::from_le_bytes(element);

@@ -1,0 +1,4 @@
+mod codes;
+mod golden;
+mod matrices;
+mod speed;
