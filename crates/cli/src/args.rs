@@ -1,6 +1,7 @@
 //! What can be typed.
 
 mod media;
+mod quantize;
 mod values;
 
 use std::path::PathBuf;
@@ -8,6 +9,7 @@ use std::path::PathBuf;
 use clap::{ArgAction, ArgGroup, Args, Parser, Subcommand, ValueEnum};
 
 pub(crate) use media::{MediaArgs, Medium};
+pub(crate) use quantize::QuantizeArgs;
 
 use crate::device::Choice;
 use crate::model_dir::VARIABLE;
@@ -37,6 +39,12 @@ pub(crate) enum Command {
     Run(Box<RunArgs>),
     /// Hold a conversation in the terminal
     Chat(ChatArgs),
+    /// Write a quantized copy of a checkpoint
+    ///
+    /// Weights alone are quantized, each to the nearest value. A run that is stopped leaves a folder that no reader takes for
+    /// a checkpoint; the same command goes on where it stopped.
+    #[command(after_help = quantize::EXAMPLES)]
+    Quantize(QuantizeArgs),
     /// Show what a checkpoint holds, whether it is complete, and the memory it takes
     Inspect(InspectArgs),
     /// Show devices, drivers and tools, and whether the chosen device can run a model

@@ -1,13 +1,14 @@
 //! Checkpoints, stored formats and the weights that a model multiplies with.
 //!
 //! - [`checkpoint`]: the files, memory-mapped and validated; names, dtypes and bytes.
-//! - [`quantize`]: dense matrices to the bytes of quantized ones.
+//! - [`quantize`]: dense matrices to the bytes of quantized ones; [`write`](mod@write): whole checkpoints of them.
 //! - [`Weights`]: a place in a checkpoint's name tree, from which modules take their tensors.
 //! - [`Linear`], [`Experts`], [`Embedding`]: the weights themselves. How a matrix is stored is a variant inside them, so
 //!   a quantized model is the same model.
 
 pub mod checkpoint;
 pub mod quantize;
+pub mod write;
 
 mod embedding;
 mod experts;

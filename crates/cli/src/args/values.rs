@@ -25,6 +25,26 @@ pub(super) fn positive(text: &str) -> Result<f32, String> {
     number(text, "a number above 0", |x| x > 0.0)
 }
 
+/// A size in bytes: `5GB`, `800 MB`, `1.5T`, `4096`.
+pub(super) fn size(text: &str) -> Result<u64, String> {
+    const UNITS: [(&str, f64); 5] = [("", 1.0), ("K", 1e3), ("M", 1e6), ("G", 1e9), ("T", 1e12)];
+    let wrong = || "expected a size such as 5GB, 800MB or 1.5T".to_owned();
+    let upper = text.trim().to_ascii_uppercase();
+    let digits = upper.trim_end_matches(|c: char| c.is_ascii_alphabetic());
+    let unit = upper[digits.len()..].trim_end_matches('B');
+    let (_, factor) = UNITS
+        .iter()
+        .find(|(name, _)| *name == unit)
+        .ok_or_else(wrong)?;
+    let number: f64 = digits.trim().parse().map_err(|_| wrong())?;
+    let bytes = number * factor;
+    if (1.0..1e18).contains(&bytes) {
+        Ok(bytes as u64)
+    } else {
+        Err(wrong())
+    }
+}
+
 fn number(text: &str, expected: &str, holds: impl Fn(f32) -> bool) -> Result<f32, String> {
     match text.parse::<f32>() {
         Ok(number) if number.is_finite() && holds(number) => Ok(number),
@@ -53,5 +73,22 @@ mod tests {
         assert_eq!(share("1"), Ok(1.0));
         assert!(["0", "1.01"].into_iter().all(|text| share(text).is_err()));
         assert!(positive("0").is_err());
+    }
+
+    #[test]
+    fn sizes_have_units() {
+        let cases = [
+            ("4096", 4096),
+            ("5GB", 5_000_000_000),
+            ("800 mb", 800_000_000),
+            ("1.5T", 1_500_000_000_000),
+            ("20kB", 20_000),
+        ];
+        for (text, bytes) in cases {
+            assert_eq!(size(text), Ok(bytes), "{text}");
+        }
+        for text in ["", "GB", "-1", "0", "5 GiB", "5XB", "1e30", "NaN", "inf"] {
+            assert!(size(text).is_err(), "{text}");
+        }
     }
 }

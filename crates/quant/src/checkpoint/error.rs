@@ -27,6 +27,12 @@ pub enum CheckpointError {
         /// The path that was asked for.
         path: PathBuf,
     },
+    /// A checkpoint is being written to the folder, or was until that was interrupted.
+    #[error("{dir}: this checkpoint is not whole, writing it was not finished", dir = .dir.display())]
+    Unfinished {
+        /// The folder that was asked for.
+        dir: PathBuf,
+    },
     /// The folder holds no safetensors file.
     #[error(
         "{dir}: not a checkpoint, no *.safetensors file in it or in thinker/, talker/, code2wav/",
@@ -315,6 +321,9 @@ impl CheckpointError {
             Self::MissingTensor { nearest, .. } => {
                 let nearest = one_line(nearest.as_deref()?);
                 return Some(format!("the closest name in the checkpoint is `{nearest}`"));
+            }
+            Self::Unfinished { .. } => {
+                "repeat the `burn-omni quantize` command, it goes on where it stopped"
             }
             Self::FolderMissing { .. } => "pass a folder on this machine, not a hub name",
             Self::UnknownLayout {

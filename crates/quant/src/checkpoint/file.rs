@@ -56,6 +56,28 @@ impl TensorFile {
     pub(super) fn content(&self) -> &[u8] {
         &self.map
     }
+
+    /// Gives the memory of pages that were read back to the system.
+    #[cfg_attr(
+        unix,
+        expect(
+            unsafe_code,
+            reason = "the system counts pages of a map as memory of the process"
+        )
+    )]
+    pub(super) fn forget_pages(&self) {
+        #[cfg(unix)]
+        {
+            // SAFETY: the map is read-only and of a file, so a page that is forgotten is read again from the file, with
+            // the same content as long as nobody changes the file, which `map` assumes already.
+            let advised = unsafe {
+                self.map
+                    .unchecked_advise(memmap2::UncheckedAdvice::DontNeed)
+            };
+            // Advice that is not taken costs memory and nothing else.
+            drop(advised);
+        }
+    }
 }
 
 #[expect(

@@ -49,7 +49,7 @@ pub(super) fn find(dir: &Path) -> Result<Shards, CheckpointError> {
 }
 
 /// The entries of a folder, sorted.
-pub(super) fn list(dir: &Path) -> Result<Vec<PathBuf>, CheckpointError> {
+pub(crate) fn list(dir: &Path) -> Result<Vec<PathBuf>, CheckpointError> {
     let failed = |cause| CheckpointError::Io {
         file: dir.into(),
         cause,

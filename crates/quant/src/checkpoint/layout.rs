@@ -67,6 +67,12 @@ impl Owners {
         &self.ignored
     }
 
+    /// The weight files of all components.
+    pub(super) fn files(&self) -> impl Iterator<Item = &TensorFile> {
+        // Every set has all files.
+        self.sets.values().take(1).flat_map(TensorSet::files)
+    }
+
     fn hand_out(
         dir: &Path,
         opened: Vec<Opened>,

@@ -28,6 +28,7 @@ use std::path::{Path, PathBuf};
 
 pub use configs::{ComponentConfig, Configs};
 pub use error::{CheckpointError, Instead, ModelType};
+pub(crate) use index::list;
 pub use layout::Ignored;
 pub use safetensors::Dtype;
 use serde_json::Value;
@@ -92,6 +93,9 @@ impl fmt::Display for Component {
     }
 }
 
+/// File that lies in a folder as long as a checkpoint in it is being written.
+pub(crate) const UNFINISHED: &str = ".burn-omni-quantize.json";
+
 /// An open checkpoint: its tensors by component, its configs, its side files.
 #[derive(Debug)]
 pub struct Checkpoint {
@@ -112,6 +116,9 @@ impl Checkpoint {
         }
         if !dir.is_dir() {
             return Err(CheckpointError::NotAFolder { path: dir.into() });
+        }
+        if dir.join(UNFINISHED).exists() {
+            return Err(CheckpointError::Unfinished { dir: dir.into() });
         }
         let configs = Configs::read(dir)?;
         let tensors = layout::Owners::read(dir, &configs)?;
@@ -157,6 +164,13 @@ impl Checkpoint {
     #[must_use]
     pub fn bytes(&self) -> u64 {
         self.components().map(TensorSet::bytes).sum()
+    }
+
+    /// Gives the memory back that what was read of the weights takes; they are read again when they are looked at again.
+    pub fn forget_pages(&self) {
+        self.tensors
+            .files()
+            .for_each(file::TensorFile::forget_pages);
     }
 
     /// A side file such as `tokenizer_config.json`: in the folder itself, else in `thinker/`.

@@ -121,6 +121,11 @@ impl TensorSet {
         }
     }
 
+    /// The weight files of the whole checkpoint.
+    pub(super) fn files(&self) -> &[TensorFile] {
+        &self.files
+    }
+
     /// The folder of the checkpoint.
     #[must_use]
     pub fn dir(&self) -> &Path {
