@@ -2,11 +2,13 @@
 //!
 //! - [`checkpoint`]: the files, memory-mapped and validated; names, dtypes and bytes.
 //! - [`quantize`]: dense matrices to the bytes of quantized ones; [`write`](mod@write): whole checkpoints of them.
+//! - [`formats`]: the stored forms of a quantized matrix, each read into the one that the kernels take.
 //! - [`Weights`]: a place in a checkpoint's name tree, from which modules take their tensors.
 //! - [`Linear`], [`Experts`], [`Embedding`]: the weights themselves. How a matrix is stored is a variant inside them, so
 //!   a quantized model is the same model.
 
 pub mod checkpoint;
+pub mod formats;
 pub mod quantize;
 pub mod write;
 
@@ -15,10 +17,12 @@ mod experts;
 mod linear;
 mod load;
 mod raw;
+mod warnings;
 mod weights;
 
 pub use embedding::Embedding;
 pub use experts::Experts;
 pub use linear::{Bias, Linear, Weight};
 pub use load::{LoadError, LoadOptions, check, load};
+pub use warnings::Warnings;
 pub use weights::Weights;

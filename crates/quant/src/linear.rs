@@ -2,7 +2,7 @@
 
 use burn::tensor::Tensor;
 
-use burn_omni_ops as ops;
+use burn_omni_ops::{self as ops, Packed};
 
 /// Whether a matrix has a bias.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -19,6 +19,8 @@ pub enum Bias {
 pub enum Weight {
     /// `[out, in]` in f32, bf16 or f16.
     Dense(Tensor<2>),
+    /// One matrix of 4- or 8-bit codes.
+    Packed(Packed),
 }
 
 /// `x * weight^T + bias`.
@@ -26,13 +28,30 @@ pub enum Weight {
 pub struct Linear {
     weight: Weight,
     bias: Option<Tensor<1>>,
+    factor: Option<Tensor<1>>,
 }
 
 impl Linear {
     /// A matrix `[out, in]` and its bias `[out]`.
     #[must_use]
     pub fn new(weight: Weight, bias: Option<Tensor<1>>) -> Self {
-        Self { weight, bias }
+        Self {
+            weight,
+            bias,
+            factor: None,
+        }
+    }
+
+    /// The same for an input that is first multiplied with `factor`, `[in]`.
+    #[must_use]
+    pub fn with_factor(self, factor: Option<Tensor<1>>) -> Self {
+        Self { factor, ..self }
+    }
+
+    /// The matrix.
+    #[must_use]
+    pub fn weight(&self) -> &Weight {
+        &self.weight
     }
 
     /// # Shapes
@@ -40,20 +59,37 @@ impl Linear {
     /// - output: `[rows, out]`
     #[must_use]
     pub fn forward(&self, x: Tensor<2>) -> Tensor<2> {
+        let x = times(x, self.factor.as_ref());
         match &self.weight {
             Weight::Dense(weight) => ops::linear(x, weight.clone(), self.bias.clone()),
+            Weight::Packed(weight) => {
+                let y = ops::packed_linear(x, weight);
+                match &self.bias {
+                    Some(bias) => y + bias.clone().unsqueeze(),
+                    None => y,
+                }
+            }
         }
     }
 
     /// Applies a convolution kernel whose matrix this is: see [`ops::causal_conv1d`].
     ///
     /// # Panics
-    /// When the kernel has no bias; those of this model family have one.
+    /// When the kernel has no bias, or is packed; those of this model family have one and are unpacked on loading.
     #[must_use]
     pub fn causal_conv1d(&self, x: Tensor<2>, dilation: usize) -> Tensor<2> {
         let bias = self.bias.clone().expect("convolution kernels have a bias");
         match &self.weight {
             Weight::Dense(weight) => ops::causal_conv1d(x, weight.clone(), bias, dilation),
+            Weight::Packed(_) => panic!("convolution kernels are not kept packed"),
         }
+    }
+}
+
+/// The rows of `x` times a factor a column, where there is one.
+pub(crate) fn times(x: Tensor<2>, factor: Option<&Tensor<1>>) -> Tensor<2> {
+    match factor {
+        Some(factor) => x * factor.clone().unsqueeze(),
+        None => x,
     }
 }

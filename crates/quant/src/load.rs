@@ -5,9 +5,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
 use burn::tensor::{DType, Device};
+use burn_omni_ops::PackedFormat;
 
-use crate::Weights;
 use crate::checkpoint::{CheckpointError, Component, RawTensor, TensorSet};
+use crate::formats::{self, Module, QuantConfig, Stored};
+use crate::{Warnings, Weights};
 
 /// Where tensors go, and in which form.
 #[derive(Clone, Copy)]
@@ -18,6 +20,27 @@ pub struct LoadOptions<'a> {
     pub dtype: DType,
     /// Called with the number of bytes that were just read.
     pub progress: &'a dyn Fn(u64),
+    /// What the config says about the quantization, where it says something.
+    pub config: Option<&'a QuantConfig>,
+    /// The format that plain matrices of the text decoder are stored in.
+    pub quantize: Option<PackedFormat>,
+    /// Takes what there is to say about the tensors.
+    pub warnings: &'a Warnings,
+}
+
+impl<'a> LoadOptions<'a> {
+    /// As stored, with nobody listening.
+    #[must_use]
+    pub fn new(device: &'a Device, dtype: DType, warnings: &'a Warnings) -> Self {
+        Self {
+            device,
+            dtype,
+            progress: &|_| {},
+            config: None,
+            quantize: None,
+            warnings,
+        }
+    }
 }
 
 /// The tensors of a component are not those of its config.
@@ -27,6 +50,16 @@ pub enum LoadError {
     /// A tensor cannot be used.
     #[error(transparent)]
     Tensor(#[from] CheckpointError),
+    /// The tensors are of no known form, and the config names one that is not known.
+    #[error("{cause} (quantized as {algorithm:?}, which is not known, says {config})", config = .config.display())]
+    UnknownFormat {
+        /// The file that names the format.
+        config: PathBuf,
+        /// The format.
+        algorithm: String,
+        /// The first tensor that cannot be read.
+        cause: Box<LoadError>,
+    },
     /// Names are missing, or nobody asked for them.
     #[error("{}", describe(.dir, .component, .missing, .unexpected))]
     Names {
@@ -49,6 +82,7 @@ impl LoadError {
     pub fn hint(&self) -> Option<String> {
         match self {
             Self::Tensor(error) => error.hint(),
+            Self::UnknownFormat { cause, .. } => cause.hint(),
             Self::Names {
                 nearest: Some(nearest),
                 ..
@@ -116,11 +150,13 @@ pub fn load<T>(
     build: impl Fn(&Weights<'_>) -> T,
 ) -> Result<T, LoadError> {
     check(tensors, options, &build).1?;
-    Ok(build(&Weights::root(&Context::new(
-        tensors,
-        options,
-        Pass::Read,
-    ))))
+    let context = Context::new(tensors, options, Pass::Read);
+    let built = build(&Weights::root(&context));
+    // Values are seen for the first time here.
+    match context.first_error.into_inner() {
+        Some(error) => Err(error.into()),
+        None => Ok(built),
+    }
 }
 
 /// The first pass of [`load`] alone: the component with tensors without content, and what is wrong with its names, shapes
@@ -148,6 +184,8 @@ pub(crate) struct Context<'a> {
     pub(crate) options: LoadOptions<'a>,
     pub(crate) pass: Pass,
     used: RefCell<BTreeSet<String>>,
+    /// Modules whose weight was asked for, in whatever form it is.
+    modules: RefCell<BTreeSet<String>>,
     missing: RefCell<BTreeMap<String, CheckpointError>>,
     first_error: RefCell<Option<CheckpointError>>,
 }
@@ -159,6 +197,7 @@ impl<'a> Context<'a> {
             options,
             pass,
             used: RefCell::default(),
+            modules: RefCell::default(),
             missing: RefCell::default(),
             first_error: RefCell::default(),
         }
@@ -173,36 +212,113 @@ impl<'a> Context<'a> {
         self.tensors.contains(name)
     }
 
+    pub(crate) fn component(&self) -> Component {
+        self.tensors.component()
+    }
+
+    /// Whether the weight of a module is in a quantized form.
+    pub(crate) fn is_quantized(&self, module: &str) -> bool {
+        let exists = |part: &str| self.tensors.contains(&format!("{module}.{part}"));
+        match self.tensors.get(&format!("{module}.weight")) {
+            Some(weight) => crate::raw::dtype(&weight).is_none() || exists("weight.absmax"),
+            None => exists("weight_packed") || exists("qweight"),
+        }
+    }
+
+    /// The weight of a module as it is stored, of the shape `[lead…, width]`; when there is none that can be used the
+    /// reason is noted and `None` returned.
+    pub(crate) fn find(&self, module: &str, lead: &[usize], width: usize) -> Option<Stored<'a>> {
+        self.modules.borrow_mut().insert(module.to_owned());
+        let v2 = self.options.config.is_some_and(QuantConfig::gptq_v2);
+        let module = Module::new(self.tensors, module, lead, width).with_gptq_v2(v2);
+        match Stored::find(module, self.options.warnings) {
+            Ok(stored) => Some(stored),
+            Err(error) => {
+                self.fail(error);
+                None
+            }
+        }
+    }
+
+    /// Notes why something cannot be used.
+    pub(crate) fn fail(&self, error: CheckpointError) {
+        if let CheckpointError::MissingTensor { tensor, .. } = &error {
+            self.missing.borrow_mut().insert(tensor.clone(), error);
+        } else {
+            self.first_error.borrow_mut().get_or_insert(error);
+        }
+    }
+
     /// The tensor `name` of this shape; when there is none the reason is noted and `None` returned.
     pub(crate) fn take(&self, name: &str, shape: &[usize]) -> Option<RawTensor<'a>> {
         self.used.borrow_mut().insert(name.to_owned());
         let tensor = match self.tensors.require(name) {
             Ok(tensor) => tensor,
             Err(error) => {
-                self.missing.borrow_mut().insert(name.to_owned(), error);
+                self.fail(error);
                 return None;
             }
         };
         match crate::raw::readable(tensor).and_then(|tensor| tensor.expect_shape(shape)) {
             Ok(tensor) => Some(tensor),
             Err(error) => {
-                self.first_error.borrow_mut().get_or_insert(error);
+                self.fail(error);
                 None
             }
         }
     }
 
+    /// Compares what the config says of matrices with what they are.
+    pub(crate) fn compare(&self, parts: &[Stored<'_>]) {
+        let Self {
+            options: LoadOptions { config, warnings, .. },
+            ..
+        } = self;
+        for part in parts {
+            warnings.compare(*config, &part.full_name(), part.dense().is_none());
+        }
+    }
+
     /// The verdict of the checking pass.
     fn finish(self) -> Result<(), LoadError> {
+        let unknown = self.options.config.and_then(|config| {
+            let algorithm = config.unknown()?.to_owned();
+            Some((config.file().to_owned(), algorithm))
+        });
+        let warnings = self.options.warnings;
+        let verdict = self.verdict();
+        match (verdict, unknown) {
+            (Ok(()), Some((config, algorithm))) => {
+                warnings.say(format!(
+                    "{}: quantized as {algorithm:?}, which is not known; every tensor is in a known form",
+                    config.display()
+                ));
+                Ok(())
+            }
+            (Err(cause), Some((config, algorithm))) => Err(LoadError::UnknownFormat {
+                config,
+                algorithm,
+                cause: Box::new(cause),
+            }),
+            (verdict, None) => verdict,
+        }
+    }
+
+    fn verdict(self) -> Result<(), LoadError> {
         if let Some(error) = self.first_error.into_inner() {
             return Err(error.into());
         }
         let used = self.used.into_inner();
+        let modules = self.modules.into_inner();
         let missing = self.missing.into_inner();
-        let unexpected: Vec<String> = self
-            .tensors
-            .names()
-            .filter(|name| !used.contains(*name))
+        let belongs = |name: &str| {
+            used.contains(name)
+                || formats::is_cache_scale(name)
+                || formats::belongs(name, |module| modules.contains(module))
+        };
+        let names = self.tensors.names();
+        let unexpected: Vec<String> = names
+            .filter(|name| !belongs(name))
             .map(str::to_owned)
             .collect();
         if missing.is_empty() && unexpected.is_empty() {

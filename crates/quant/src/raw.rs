@@ -18,7 +18,7 @@ pub(crate) fn readable(tensor: RawTensor<'_>) -> Result<RawTensor<'_>, Checkpoin
     }
 }
 
-fn dtype(tensor: &RawTensor<'_>) -> Option<DType> {
+pub(crate) fn dtype(tensor: &RawTensor<'_>) -> Option<DType> {
     match tensor.dtype {
         Dtype::BF16 => Some(DType::BF16),
         Dtype::F16 => Some(DType::F16),

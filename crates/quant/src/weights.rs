@@ -3,18 +3,21 @@
 use std::fmt::Display;
 
 use burn::tensor::{DType, Tensor, TensorData};
+use burn_omni_ops::Packed;
 
 use crate::checkpoint::RawTensor;
+use crate::formats::{Joined, JoinedWeight, Layout, Stored, join};
 use crate::load::{Context, Pass};
-use crate::raw::{join, upload, values};
-use crate::{Bias, Embedding, Experts, Linear, Weight};
+use crate::raw::{self, upload, values};
+use crate::warnings::Kind;
+use crate::{Bias, Embedding, Linear, Weight};
 
 /// A place in a component's name tree, like a working directory: the tree of modules is the tree of names.
 ///
 /// A tensor that is missing or has another shape is noted, and a tensor without content takes its place, so that one
 /// pass finds everything that is wrong: see [`crate::load`].
 pub struct Weights<'a> {
-    context: &'a Context<'a>,
+    pub(crate) context: &'a Context<'a>,
     prefix: String,
 }
 
@@ -71,12 +74,46 @@ impl<'a> Weights<'a> {
         change: impl FnOnce(Vec<f32>) -> Vec<f32>,
     ) -> Tensor<D> {
         let dtype = self.context.options.dtype;
-        match self.read(name, &stored) {
-            Some(tensor) => {
-                let data = TensorData::new(change(values(&tensor)), shape);
+        match self.values(name, &stored) {
+            Some(values) => {
+                let data = TensorData::new(change(values), shape);
                 Tensor::from_data(data, (self.device(), dtype))
             }
             None => self.empty(shape),
+        }
+    }
+
+    /// The values of a tensor, also of a weight that is quantized.
+    fn values(&self, name: &str, stored: &[usize]) -> Option<Vec<f32>> {
+        let full = self.name(name);
+        if let Some(module) = full.strip_suffix(".weight")
+            && let [rows, inner @ ..] = stored
+            && self.context.is_quantized(module)
+        {
+            let name = name.strip_suffix("weight")?.trim_end_matches('.');
+            return self.unpacked(name, [*rows, inner.iter().product()]);
+        }
+        self.read(name, stored).map(|tensor| values(&tensor))
+    }
+
+    /// The values of a quantized matrix that is used as something else.
+    fn unpacked(&self, name: &str, [rows, width]: [usize; 2]) -> Option<Vec<f32>> {
+        let stored = self.find_all([(name, vec![rows])].into_iter(), width)?;
+        let [stored] = stored.as_slice() else {
+            return None;
+        };
+        if self.context.pass == Pass::Check {
+            return None;
+        }
+        let warnings = self.context.options.warnings;
+        warnings.note(Kind::DenseUse, stored.module.name(), 1);
+        (self.context.options.progress)(stored.module.bytes());
+        match stored.read(warnings) {
+            Ok(matrix) => Some(matrix.values()),
+            Err(error) => {
+                self.context.fail(error);
+                None
+            }
         }
     }
 
@@ -90,11 +127,8 @@ impl<'a> Weights<'a> {
     #[must_use]
     pub fn fused_linear(&self, parts: &[(&str, usize)], width: usize, bias: Bias) -> Linear {
         let out = parts.iter().map(|(_, out)| out).sum();
-        let names: Vec<_> = parts
-            .iter()
-            .map(|(name, out)| (format!("{name}.weight"), [*out, width]))
-            .collect();
-        let weight = Weight::Dense(self.stored(&names, [out, width]));
+        let stored = self.find_all(parts.iter().map(|(name, out)| (*name, vec![*out])), width);
+        let read = stored.and_then(|stored| self.join(&stored, Layout::matrix([out, width])));
         let bias = (bias == Bias::Yes).then(|| {
             let names: Vec<_> = parts
                 .iter()
@@ -102,7 +136,14 @@ impl<'a> Weights<'a> {
                 .collect();
             self.stored(&names, [out]).cast(self.context.options.dtype)
         });
-        Linear::new(weight, bias)
+        let Some(Joined { weight, factor }) = read else {
+            return Linear::new(Weight::Dense(self.empty([out, width])), bias);
+        };
+        let weight = match weight {
+            JoinedWeight::Packed(bytes) => Weight::Packed(Packed::upload(bytes, self.device())),
+            JoinedWeight::Dense(data) => Weight::Dense(self.upload(data)),
+        };
+        Linear::new(weight, bias).with_factor(self.factor(factor))
     }
 
     /// A convolution kernel stored as `stored`, as the matrix `[out, in]` that `change` makes of it, with its bias.
@@ -122,36 +163,63 @@ impl<'a> Weights<'a> {
     /// A table `[rows, width]`.
     #[must_use]
     pub fn embedding(&self, name: &str, [rows, width]: [usize; 2]) -> Embedding {
+        let dtype = self.context.options.dtype;
+        if self.context.is_quantized(&self.name(name)) {
+            let table = match self.unpacked(name, [rows, width]) {
+                Some(values) => self.upload(TensorData::new(values, [rows, width])),
+                None => self.empty([rows, width]),
+            };
+            return Embedding::new(table, dtype);
+        }
         let table = self.stored(&[(format!("{name}.weight"), [rows, width])], [rows, width]);
-        Embedding::new(table, self.context.options.dtype)
+        Embedding::new(table, dtype)
     }
 
-    /// The experts below this place, stored one by one or as `gate_up_proj` and `down_proj` of all.
-    ///
-    /// # Shapes
-    /// - one by one: `{e}.gate_proj`, `{e}.up_proj` `[intermediate, hidden]`, `{e}.down_proj` `[hidden, intermediate]`
-    /// - of all: `[experts, 2 * intermediate, hidden]`, gate rows first, and `[experts, hidden, intermediate]`
-    #[must_use]
-    pub fn experts(&self, experts: usize, hidden: usize, intermediate: usize) -> Experts {
-        let (up, down) = (
-            [experts, 2 * intermediate, hidden],
-            [experts, hidden, intermediate],
-        );
-        if self.context.contains(&self.name("gate_up_proj")) {
-            let all = |name: &str, shape| self.stored(&[(name.to_owned(), shape)], shape);
-            return Experts::dense(all("gate_up_proj", up), all("down_proj", down));
-        }
-        let listed = experts.min(self.context.len() + 1);
-        let gate_ups: Vec<_> = (0..listed)
-            .flat_map(|e| {
-                ["gate", "up"]
-                    .map(|name| (format!("{e}.{name}_proj.weight"), [intermediate, hidden]))
+    /// The matrices `(name, leading axes)` of this width as they are stored, or `None` when one of them cannot be used.
+    pub(crate) fn find_all<N: Display>(
+        &self,
+        parts: impl Iterator<Item = (N, Vec<usize>)>,
+        width: usize,
+    ) -> Option<Vec<Stored<'a>>> {
+        // Every part is asked for, also behind a missing one.
+        let found: Vec<_> = parts
+            .map(|(name, lead)| {
+                let module = self.name(name);
+                self.context.find(module.trim_end_matches('.'), &lead, width)
             })
             .collect();
-        let downs: Vec<_> = (0..listed)
-            .map(|e| (format!("{e}.down_proj.weight"), [hidden, intermediate]))
-            .collect();
-        Experts::dense(self.stored(&gate_ups, up), self.stored(&downs, down))
+        let found: Vec<_> = found.into_iter().collect::<Option<_>>()?;
+        self.context.compare(&found);
+        Some(found)
+    }
+
+    /// Reads matrices as one; `None` while names are checked.
+    pub(crate) fn join(&self, parts: &[Stored<'_>], layout: Layout) -> Option<Joined> {
+        if self.context.pass == Pass::Check {
+            return None;
+        }
+        let bytes = parts.iter().map(|part| part.module.bytes()).sum();
+        (self.context.options.progress)(bytes);
+        match join(parts, layout, self.context.options.warnings) {
+            Ok(joined) => Some(joined),
+            Err(error) => {
+                self.context.fail(error);
+                None
+            }
+        }
+    }
+
+    /// Values on the device, in the dtype they have where it has that.
+    pub(crate) fn upload<const D: usize>(&self, data: TensorData) -> Tensor<D> {
+        upload(data, self.device(), self.context.options.dtype)
+    }
+
+    /// A factor on activations.
+    pub(crate) fn factor(&self, factor: Option<Vec<f32>>) -> Option<Tensor<1>> {
+        let factor = factor?;
+        let width = factor.len();
+        let place = (self.device(), self.context.options.dtype);
+        Some(Tensor::from_data(TensorData::new(factor, [width]), place))
     }
 
     /// Parts that follow one another in memory, as one tensor in the dtype they are stored in.
@@ -168,7 +236,7 @@ impl<'a> Weights<'a> {
             .collect();
         match parts {
             Some(parts) => upload(
-                join(&parts, &shape),
+                raw::join(&parts, &shape),
                 self.device(),
                 self.context.options.dtype,
             ),
@@ -187,11 +255,11 @@ impl<'a> Weights<'a> {
     }
 
     /// A tensor without content: one number seen everywhere.
-    fn empty<const D: usize>(&self, shape: [usize; D]) -> Tensor<D> {
+    pub(crate) fn empty<const D: usize>(&self, shape: [usize; D]) -> Tensor<D> {
         Tensor::<D>::zeros([1; D], (self.device(), self.context.options.dtype)).expand(shape)
     }
 
-    fn name(&self, part: impl Display) -> String {
+    pub(crate) fn name(&self, part: impl Display) -> String {
         format!("{}{part}", self.prefix)
     }
 }

@@ -258,6 +258,21 @@ pub enum CheckpointError {
         /// Shape on disk.
         found: Vec<usize>,
     },
+    /// A tensor has a value that says nothing.
+    #[error(
+        "{file}: tensor `{}`: expected {expected}, found {}",
+        one_line(.tensor), one_line(.found), file = .file.display()
+    )]
+    BadValue {
+        /// The file.
+        file: PathBuf,
+        /// The tensor.
+        tensor: String,
+        /// What it should hold.
+        expected: &'static str,
+        /// What it holds.
+        found: String,
+    },
     /// A tensor has a dtype that this reader does not take.
     #[error(
         "{file}: tensor `{}`: expected dtype {expected}, found {found}",
@@ -348,7 +363,10 @@ impl CheckpointError {
                 "remove the file that does not belong to this checkpoint"
             }
             Self::UnexpectedDtype { .. } => {
-                "quantized checkpoints are not read yet, use one in BF16, F16 or F32"
+                "weights are read in BF16, F16 and F32, and quantized as NVFP4, MXFP4, MXFP8, FP8, NF4, FP4 or INT4"
+            }
+            Self::BadValue { .. } => {
+                "the file is damaged, or the tool that quantized it failed; fetch or make it again"
             }
             _ => return None,
         };

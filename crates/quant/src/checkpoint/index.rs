@@ -69,7 +69,7 @@ pub(super) fn has_extension(file: &Path, extension: &str) -> bool {
 }
 
 /// Reads a JSON file of a sane size.
-pub(super) fn read_json(file: &Path) -> Result<Value, CheckpointError> {
+pub(crate) fn read_json(file: &Path) -> Result<Value, CheckpointError> {
     let failed = |cause| CheckpointError::Io {
         file: file.into(),
         cause,

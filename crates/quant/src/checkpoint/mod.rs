@@ -28,7 +28,7 @@ use std::path::{Path, PathBuf};
 
 pub use configs::{ComponentConfig, Configs};
 pub use error::{CheckpointError, Instead, ModelType};
-pub(crate) use index::list;
+pub(crate) use index::{list, read_json};
 pub use layout::Ignored;
 pub use safetensors::Dtype;
 use serde_json::Value;

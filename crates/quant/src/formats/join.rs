@@ -1,0 +1,287 @@
+//! Several stored matrices as one.
+
+use burn::tensor::TensorData;
+use burn_omni_ops::{PackedBytes, PackedFormat, PackedSpec};
+
+use crate::Warnings;
+use crate::checkpoint::{CheckpointError, RawTensor};
+use crate::raw;
+use crate::warnings::Kind;
+
+use super::bytes::{differ_in_offset, to_affine};
+use super::{Matrix, Stored};
+
+/// How rows that follow one another make matrices.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Layout {
+    /// Matrices that follow one another.
+    pub(crate) matrices: usize,
+    /// Rows of one matrix.
+    pub(crate) rows: usize,
+    /// Columns of a row.
+    pub(crate) width: usize,
+    /// Whether the first half of a matrix's rows are gates and the second half what they gate.
+    pub(crate) gated: bool,
+}
+
+impl Layout {
+    /// One matrix.
+    pub(crate) fn matrix([rows, width]: [usize; 2]) -> Self {
+        Self {
+            matrices: 1,
+            rows,
+            width,
+            gated: false,
+        }
+    }
+
+    pub(crate) fn spec(self, format: PackedFormat) -> PackedSpec {
+        PackedSpec {
+            format,
+            matrices: self.matrices,
+            rows: self.rows,
+            width: self.width,
+            gated: self.gated,
+        }
+    }
+
+    /// The rows of gates before what they gate, from rows that come in turn.
+    fn halves(self) -> impl Iterator<Item = usize> {
+        let half = self.rows / 2;
+        (0..self.matrices).flat_map(move |matrix| {
+            let start = matrix * self.rows;
+            let place = move |row: usize| {
+                if row < half { 2 * row } else { 2 * (row - half) + 1 }
+            };
+            (0..half * 2).map(move |row| start + place(row))
+        })
+    }
+}
+
+/// Matrices that were read as one.
+pub(crate) struct Joined {
+    pub(crate) weight: JoinedWeight,
+    /// What the input is multiplied with first.
+    pub(crate) factor: Option<Vec<f32>>,
+}
+
+/// How they lie in memory.
+pub(crate) enum JoinedWeight {
+    Packed(PackedBytes),
+    /// Values of all rows in a dtype of their own.
+    Dense(TensorData),
+}
+
+impl JoinedWeight {
+    pub(crate) fn is_packed(&self) -> bool {
+        matches!(self, Self::Packed(_))
+    }
+}
+
+impl Joined {
+    /// Multiplies row `row` with `factor(row)`.
+    pub(crate) fn scale_rows(&mut self, factor: impl Fn(usize) -> f32) {
+        match &mut self.weight {
+            JoinedWeight::Packed(bytes) => {
+                let gains = bytes.gains.iter_mut().enumerate();
+                gains.for_each(|(row, gain)| *gain *= factor(row));
+            }
+            JoinedWeight::Dense(data) => {
+                let (shape, dtype) = (data.shape().clone(), data.dtype());
+                let width = shape[shape.num_dims() - 1].max(1);
+                let values = data.iter::<f32>().enumerate();
+                let values: Vec<f32> = values.map(|(i, value)| value * factor(i / width)).collect();
+                *data = TensorData::new(values, shape).convert_dtype(dtype);
+            }
+        }
+    }
+}
+
+/// Reads matrices and joins their rows: packed where all have one form, else as values in the dtype of the dense ones, or
+/// in f32 when all are packed.
+pub(crate) fn join(
+    parts: &[Stored<'_>],
+    layout: Layout,
+    warnings: &Warnings,
+) -> Result<Joined, CheckpointError> {
+    let dense: Vec<RawTensor<'_>> = parts.iter().filter_map(Stored::dense).collect();
+    let factors = factors(parts)?;
+    if dense.len() == parts.len() && !matches!(factors, Factors::Several) {
+        return Ok(Joined {
+            weight: JoinedWeight::Dense(raw::join(&dense, &[layout.matrices * layout.rows, layout.width])),
+            factor: factors.one(),
+        });
+    }
+    if dense.is_empty() && !matches!(factors, Factors::Several) {
+        let mut packed = Growing::new(layout);
+        let mut read = parts.iter().map(|part| part.read(warnings));
+        let mut kept = Vec::new();
+        for matrix in read.by_ref() {
+            match packed.add(matrix?) {
+                Ok(()) => {}
+                Err(other) => {
+                    kept.push(other);
+                    break;
+                }
+            }
+        }
+        if kept.is_empty() {
+            let bytes = packed.finish(parts.iter().any(Stored::rows_in_turn));
+            return Ok(Joined {
+                weight: JoinedWeight::Packed(bytes),
+                factor: factors.one(),
+            });
+        }
+    }
+    values(parts, layout, factors, warnings)
+}
+
+/// All parts as values.
+fn values(
+    parts: &[Stored<'_>],
+    layout: Layout,
+    factors: Factors,
+    warnings: &Warnings,
+) -> Result<Joined, CheckpointError> {
+    let first = parts.first().map_or("", |part| part.module.name());
+    let fold = matches!(factors, Factors::Several);
+    if fold {
+        warnings.note(Kind::MixedFactors, first, 1);
+    } else if parts.windows(2).any(|pair| pair[0].format() != pair[1].format()) {
+        warnings.note(Kind::MixedForms, first, 1);
+    }
+    let mut all = Vec::with_capacity(layout.matrices * layout.rows * layout.width);
+    for part in parts {
+        let mut values = match part.dense() {
+            Some(tensor) => raw::values(&tensor),
+            None => part.read(warnings)?.values(),
+        };
+        if let Some(factor) = part.factor.as_ref().filter(|_| fold) {
+            let factor = factor.to_f32()?;
+            for row in values.chunks_exact_mut(layout.width.max(1)) {
+                row.iter_mut().zip(&factor).for_each(|(value, factor)| *value *= factor);
+            }
+        }
+        all.extend(values);
+    }
+    if parts.iter().any(Stored::rows_in_turn) && layout.gated {
+        let rows: Vec<&[f32]> = all.chunks_exact(layout.width.max(1)).collect();
+        all = layout.halves().flat_map(|row| rows[row]).copied().collect();
+    }
+    let shape = vec![layout.matrices * layout.rows, layout.width];
+    let data = TensorData::new(all, shape);
+    let dtype = parts.iter().find_map(|part| raw::dtype(&part.dense()?));
+    Ok(Joined {
+        weight: JoinedWeight::Dense(match dtype {
+            Some(dtype) => data.convert_dtype(dtype),
+            None => data,
+        }),
+        factor: factors.one(),
+    })
+}
+
+/// The factors on the input of parts that read the same one.
+enum Factors {
+    /// All have this one, or none has one.
+    One(Option<Vec<f32>>),
+    /// They differ.
+    Several,
+}
+
+impl Factors {
+    fn one(self) -> Option<Vec<f32>> {
+        match self {
+            Self::One(factor) => factor,
+            Self::Several => None,
+        }
+    }
+}
+
+fn factors(parts: &[Stored<'_>]) -> Result<Factors, CheckpointError> {
+    let read = |part: &Stored<'_>| part.factor.as_ref().map(super::bytes::scales).transpose();
+    let Some((first, rest)) = parts.split_first() else {
+        return Ok(Factors::One(None));
+    };
+    let first = read(first)?;
+    for part in rest {
+        if read(part)? != first {
+            return Ok(Factors::Several);
+        }
+    }
+    Ok(Factors::One(first))
+}
+
+/// Packed rows, to which more are added.
+struct Growing {
+    layout: Layout,
+    bytes: Option<PackedBytes>,
+}
+
+impl Growing {
+    fn new(layout: Layout) -> Self {
+        Self {
+            layout,
+            bytes: None,
+        }
+    }
+
+    /// Adds the rows of a matrix, which is given back when it has another form.
+    fn add(&mut self, matrix: Matrix) -> Result<(), Matrix> {
+        let Matrix::Packed(mut more) = matrix else {
+            return Err(matrix);
+        };
+        let Some(mut bytes) = self.bytes.take() else {
+            self.start(more);
+            return Ok(());
+        };
+        if bytes.spec.format != more.spec.format && differ_in_offset(bytes.spec.format, more.spec.format) {
+            (bytes, more) = (to_affine(bytes), to_affine(more));
+        }
+        if bytes.spec.format != more.spec.format {
+            self.bytes = Some(bytes);
+            return Err(Matrix::Packed(more));
+        }
+        bytes.codes.extend(more.codes);
+        bytes.scales.extend(more.scales);
+        bytes.gains.extend(more.gains);
+        self.bytes = Some(bytes);
+        Ok(())
+    }
+
+    /// Takes the first rows, and room for all.
+    fn start(&mut self, mut bytes: PackedBytes) {
+        let spec = self.layout.spec(bytes.spec.format);
+        let rows = (spec.matrices * spec.rows).saturating_sub(bytes.gains.len());
+        bytes.codes.reserve_exact(rows * spec.row_bytes());
+        bytes.scales.reserve_exact(rows * spec.scale_bytes());
+        bytes.gains.reserve_exact(rows);
+        self.bytes = Some(bytes);
+    }
+
+    fn finish(self, in_turn: bool) -> PackedBytes {
+        let mut bytes = self.bytes.expect("a matrix has a part");
+        bytes.spec = self.layout.spec(bytes.spec.format);
+        if in_turn && self.layout.gated {
+            bytes = with_rows(&bytes, self.layout.halves());
+        }
+        bytes
+    }
+}
+
+/// The same matrix with these of its rows.
+fn with_rows(bytes: &PackedBytes, rows: impl Iterator<Item = usize>) -> PackedBytes {
+    let spec = bytes.spec;
+    let (codes, scales) = (spec.row_bytes(), spec.scale_bytes());
+    let mut out = PackedBytes {
+        spec,
+        codes: Vec::with_capacity(bytes.codes.len()),
+        scales: Vec::with_capacity(bytes.scales.len()),
+        gains: Vec::with_capacity(bytes.gains.len()),
+    };
+    for row in rows {
+        out.codes.extend(&bytes.codes[row * codes..][..codes]);
+        out.scales.extend(&bytes.scales[row * scales..][..scales]);
+        out.gains.push(bytes.gains[row]);
+    }
+    out
+}
