@@ -12,7 +12,7 @@ use burn_omni_benches::median;
 use burn_omni_model::code2wav::Code2Wav;
 use burn_omni_model::config::Config;
 use burn_omni_quant::checkpoint::{Checkpoint, Component};
-use burn_omni_quant::{LoadOptions, load};
+use burn_omni_quant::{LoadOptions, Warnings, load};
 
 type Failure = Box<dyn std::error::Error>;
 
@@ -108,11 +108,8 @@ fn code2wav(model: &Path) -> Result<(), Failure> {
     let tensors = checkpoint
         .component(Component::Code2Wav)
         .ok_or("the demo model speaks")?;
-    let options = LoadOptions {
-        device: &Device::flex(),
-        dtype: DType::F32,
-        progress: &|_| {},
-    };
+    let (device, warnings) = (Device::flex(), Warnings::new());
+    let options = LoadOptions::new(&device, DType::F32, &warnings);
     let code2wav = load(tensors, options, |weights| Code2Wav::load(weights, &config))?;
     let groups = config.num_quantizers;
     let code = |group: usize, frame: usize| {

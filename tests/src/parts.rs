@@ -11,7 +11,7 @@ use burn_omni_model::processor::Processor;
 use burn_omni_model::talker::Talker;
 use burn_omni_model::thinker::{AudioTower, Thinker, VisionTower};
 use burn_omni_quant::checkpoint::{Checkpoint, Component};
-use burn_omni_quant::{Embedding, LoadOptions, Weights, load};
+use burn_omni_quant::{Embedding, LoadOptions, Warnings, Weights, load};
 
 use crate::route::Route;
 
@@ -171,11 +171,8 @@ impl Parts {
     /// Loads a component in f32.
     fn component<T>(&self, component: Component, build: impl Fn(&Weights<'_>) -> T) -> T {
         let tensors = self.checkpoint.component(component);
-        let options = LoadOptions {
-            device: &device(),
-            dtype: DType::F32,
-            progress: &|_| {},
-        };
+        let (device, warnings) = (device(), Warnings::new());
+        let options = LoadOptions::new(&device, DType::F32, &warnings);
         load(tensors.expect("the model is whole"), options, build)
             .unwrap_or_else(|error| panic!("{error}"))
     }

@@ -6,6 +6,7 @@ mod values;
 
 use std::path::PathBuf;
 
+use burn_omni::Quantize;
 use clap::{ArgAction, ArgGroup, Args, Parser, Subcommand, ValueEnum};
 
 pub(crate) use media::{MediaArgs, Medium};
@@ -92,6 +93,8 @@ pub(crate) struct ModelArgs {
     #[arg(long, value_name = "TYPE", default_value = "auto")]
     pub(crate) dtype: Dtype,
     #[command(flatten)]
+    pub(crate) quantize: QuantizeArg,
+    #[command(flatten)]
     pub(crate) context: ContextArg,
     /// Seed of all random choices: the same seed gives the same answer
     #[arg(
@@ -135,6 +138,38 @@ pub(crate) struct DeviceArg {
     /// operations when named. See `burn-omni doctor` for the devices of this machine.
     #[arg(long, value_name = "DEVICE", default_value = "auto")]
     pub(crate) device: Choice,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct QuantizeArg {
+    /// Quantize the text decoder on loading: none, nvfp4, mxfp4
+    ///
+    /// Attention, feed-forward blocks and experts of the thinker then take a quarter of their BF16 size. Matrices that the
+    /// checkpoint stores quantized stay in their own format; router, heads, embeddings, encoders and speech are never
+    /// quantized here.
+    #[arg(long, value_name = "FORMAT", default_value = "none")]
+    pub(crate) quantize: QuantizeTo,
+}
+
+/// What plain matrices become on loading.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum QuantizeTo {
+    /// As they are stored
+    None,
+    /// 4-bit floats in blocks of 16
+    Nvfp4,
+    /// 4-bit floats in blocks of 32
+    Mxfp4,
+}
+
+impl QuantizeTo {
+    pub(crate) fn format(self) -> Option<Quantize> {
+        match self {
+            Self::None => None,
+            Self::Nvfp4 => Some(Quantize::Nvfp4),
+            Self::Mxfp4 => Some(Quantize::Mxfp4),
+        }
+    }
 }
 
 #[derive(Debug, Args)]
@@ -256,8 +291,10 @@ pub(crate) struct InspectArgs {
     #[command(flatten)]
     pub(crate) model: ModelDir,
     #[command(flatten)]
+    pub(crate) quantize: QuantizeArg,
+    #[command(flatten)]
     pub(crate) context: ContextArg,
-    /// Read every tensor and report those with NaN or infinite weights
+    /// Read every tensor and report those with NaN or infinite weights, or with scales that are none
     #[arg(long)]
     pub(crate) check: bool,
     /// Write one JSON object to stdout

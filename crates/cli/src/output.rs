@@ -78,6 +78,11 @@ impl Output {
         }
     }
 
+    /// Something that is not as it should be, and did not keep the command from its work.
+    pub(crate) fn warning(&self, message: impl std::fmt::Display) {
+        self.note(format_args!("warning: {message}"));
+    }
+
     /// Part of a message on stderr, shown at once.
     pub(crate) fn note_part(&self, part: &str) {
         if self.verbosity >= Verbosity::Default {

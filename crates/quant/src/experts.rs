@@ -3,8 +3,8 @@
 use burn::tensor::{DType, Tensor, TensorData};
 use burn_omni_ops::{self as ops, Packed, Routes};
 
-use crate::checkpoint::CheckpointError;
 use crate::Weights;
+use crate::checkpoint::CheckpointError;
 use crate::formats::{self, JoinedWeight, Layout};
 use crate::linear::times;
 use crate::load::Pass;
@@ -51,6 +51,12 @@ impl Experts {
     #[must_use]
     pub fn with_factor(self, factor: Option<Tensor<1>>) -> Self {
         Self { factor, ..self }
+    }
+
+    /// Whether the matrices are kept in 4- or 8-bit codes.
+    #[must_use]
+    pub fn is_packed(&self) -> bool {
+        matches!(self.stored, Stored::Packed { .. })
     }
 
     /// The weighted sum of each row's experts.
@@ -124,17 +130,18 @@ impl<'a> Weights<'a> {
         let read = found.filter(|_| self.context.pass == Pass::Read);
         read.and_then(|found| self.read_experts(found, size))
             .unwrap_or_else(|| {
-                let empty = |layout: Layout| {
-                    self.empty([layout.matrices, layout.rows, layout.width])
-                };
+                let empty =
+                    |layout: Layout| self.empty([layout.matrices, layout.rows, layout.width]);
                 Experts::dense(empty(size.gate_up()), empty(size.down()))
             })
     }
 
     fn has_fused_experts(&self) -> bool {
         let ends = ["", ".weight", "_blocks", ".weight_packed", "_packed"];
-        ends.iter()
-            .any(|end| self.context.contains(&self.name(format!("gate_up_proj{end}"))))
+        ends.iter().any(|end| {
+            self.context
+                .contains(&self.name(format!("gate_up_proj{end}")))
+        })
     }
 
     fn fused(&self, size: Size) -> Option<Found<'a>> {
@@ -192,7 +199,10 @@ impl<'a> Weights<'a> {
                 let kinds = [&gate_up, &down].map(JoinedWeight::is_packed);
                 if kinds[0] != kinds[1] {
                     let first = found.gate_up.first().map_or("", |part| part.module.name());
-                    self.context.options.warnings.note(Kind::MixedForms, first, 1);
+                    self.context
+                        .options
+                        .warnings
+                        .note(Kind::MixedForms, first, 1);
                 }
                 let upload = |weight: JoinedWeight, layout: Layout| {
                     let shape = [layout.matrices, layout.rows, layout.width];
@@ -214,12 +224,16 @@ impl Size {
         };
         // Fused experts share one.
         let factor = factors.get(expert).or(factors.first());
-        factor.and_then(Option::as_ref).map_or(1.0, |factor| factor[column])
+        factor
+            .and_then(Option::as_ref)
+            .map_or(1.0, |factor| factor[column])
     }
 }
 
 /// The factors on the inputs of these matrices, which have none then.
-fn take_factors(parts: &mut [formats::Stored<'_>]) -> Result<Vec<Option<Vec<f32>>>, CheckpointError> {
+fn take_factors(
+    parts: &mut [formats::Stored<'_>],
+) -> Result<Vec<Option<Vec<f32>>>, CheckpointError> {
     let each = parts.iter_mut().map(|part| part.factor.take());
     each.map(|factor| factor.map(|factor| factor.to_f32()).transpose())
         .collect()

@@ -271,7 +271,9 @@ impl<'a> Context<'a> {
     /// Compares what the config says of matrices with what they are.
     pub(crate) fn compare(&self, parts: &[Stored<'_>]) {
         let Self {
-            options: LoadOptions { config, warnings, .. },
+            options: LoadOptions {
+                config, warnings, ..
+            },
             ..
         } = self;
         for part in parts {

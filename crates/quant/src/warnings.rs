@@ -92,7 +92,12 @@ impl Warnings {
     pub(crate) fn compare(&self, config: Option<&QuantConfig>, module: &str, quantized: bool) {
         let mut told = self.told.borrow_mut();
         if let Some(config) = config {
-            let named = || (config.file().display().to_string(), config.name().to_owned());
+            let named = || {
+                (
+                    config.file().display().to_string(),
+                    config.name().to_owned(),
+                )
+            };
             told.config.get_or_insert_with(named);
         }
         let said = match config {
@@ -146,7 +151,9 @@ impl Told {
         };
         let Some((file, name)) = config else {
             let found = listed(quantized, "quantized")?;
-            return Some(format!("{found} though no config says so; the tensors decide"));
+            return Some(format!(
+                "{found} though no config says so; the tensors decide"
+            ));
         };
         let mut found: Vec<String> = [
             listed(plain, "not quantized"),
@@ -159,7 +166,9 @@ impl Told {
             found.push("no tensor is quantized".into());
         }
         let found = (!found.is_empty()).then(|| found.join(" and "))?;
-        Some(format!("{file} says {name}, but {found}; the tensors decide"))
+        Some(format!(
+            "{file} says {name}, but {found}; the tensors decide"
+        ))
     }
 }
 

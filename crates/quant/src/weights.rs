@@ -6,11 +6,11 @@ use burn::tensor::{DType, Tensor, TensorData};
 use burn_omni_ops::Packed;
 
 use crate::checkpoint::RawTensor;
-use crate::formats::{Joined, JoinedWeight, Layout, Stored, join};
+use crate::formats::{Joined, JoinedWeight, Layout, Stored, join, quantizes};
 use crate::load::{Context, Pass};
 use crate::raw::{self, upload, values};
 use crate::warnings::Kind;
-use crate::{Bias, Embedding, Linear, Weight};
+use crate::{Bias, Embedding, Linear, LoadOptions, Weight};
 
 /// A place in a component's name tree, like a working directory: the tree of modules is the tree of names.
 ///
@@ -185,7 +185,8 @@ impl<'a> Weights<'a> {
         let found: Vec<_> = parts
             .map(|(name, lead)| {
                 let module = self.name(name);
-                self.context.find(module.trim_end_matches('.'), &lead, width)
+                self.context
+                    .find(module.trim_end_matches('.'), &lead, width)
             })
             .collect();
         let found: Vec<_> = found.into_iter().collect::<Option<_>>()?;
@@ -198,9 +199,19 @@ impl<'a> Weights<'a> {
         if self.context.pass == Pass::Check {
             return None;
         }
-        let bytes = parts.iter().map(|part| part.module.bytes()).sum();
-        (self.context.options.progress)(bytes);
-        match join(parts, layout, self.context.options.warnings) {
+        let LoadOptions {
+            quantize,
+            warnings,
+            progress,
+            ..
+        } = self.context.options;
+        progress(parts.iter().map(|part| part.module.bytes()).sum());
+        let component = self.context.component();
+        let all = || {
+            let mut names = parts.iter().map(|part| part.module.name());
+            names.all(|name| quantizes(component, name))
+        };
+        match join(parts, layout, quantize.filter(|_| all()), warnings) {
             Ok(joined) => Some(joined),
             Err(error) => {
                 self.context.fail(error);

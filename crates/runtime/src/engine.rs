@@ -7,6 +7,8 @@ use burn::tensor::Device;
 use burn_omni_model::config::{Config, SpecialIds};
 use burn_omni_model::processor::Processor;
 use burn_omni_model::thinker::Thinker;
+use burn_omni_ops::PackedFormat;
+use burn_omni_quant::Warnings;
 
 pub(crate) use crate::loading::Loader;
 use crate::loading::Opened;
@@ -22,7 +24,27 @@ pub struct EngineConfig {
     pub(crate) speech: bool,
     /// Speech that must be possible: `Some(None)` in the checkpoint's own voice.
     pub(crate) voice: Option<Option<String>>,
+    pub(crate) quantize: Option<Quantize>,
     progress: Box<dyn Fn(LoadProgress)>,
+    warn: Box<dyn Fn(&str)>,
+}
+
+/// A format that plain matrices of the text decoder are brought into when they are loaded.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Quantize {
+    /// 4-bit floats in blocks of 16 with E4M3 scales.
+    Nvfp4,
+    /// 4-bit floats in blocks of 32 with powers of two.
+    Mxfp4,
+}
+
+impl Quantize {
+    pub(crate) fn format(self) -> PackedFormat {
+        match self {
+            Self::Nvfp4 => PackedFormat::NVFP4,
+            Self::Mxfp4 => PackedFormat::MXFP4,
+        }
+    }
 }
 
 /// How far a load has come.
@@ -44,7 +66,9 @@ impl EngineConfig {
             max_context: None,
             speech: true,
             voice: None,
+            quantize: None,
             progress: Box::new(|_| {}),
+            warn: Box::new(|_| {}),
         }
     }
 
@@ -85,6 +109,25 @@ impl EngineConfig {
         self
     }
 
+    /// Brings the matrices of the text decoder into this format when they are loaded; those that are quantized already
+    /// stay as they are.
+    #[must_use]
+    pub fn quantize(mut self, format: Option<Quantize>) -> Self {
+        self.quantize = format;
+        self
+    }
+
+    /// Called with everything that was read although it is not as it should be, one line each.
+    #[must_use]
+    pub fn warn(mut self, warn: impl Fn(&str) + 'static) -> Self {
+        self.warn = Box::new(warn);
+        self
+    }
+
+    fn tell(&self, warnings: &Warnings) {
+        warnings.lines().iter().for_each(|line| (self.warn)(line));
+    }
+
     pub(crate) fn report(&self, progress: LoadProgress) {
         (self.progress)(progress);
     }
@@ -118,16 +161,26 @@ impl Engine {
     pub fn load(engine: EngineConfig) -> Result<Self, Error> {
         let opened = Opened::read(&engine)?;
         let speech = engine.speech && opened.config.can_speak();
-        let plan = MemoryPlan::new(&opened.checkpoint, &opened.config, opened.context);
+        let plan = MemoryPlan::new(
+            &opened.checkpoint,
+            &opened.config,
+            opened.context,
+            engine.quantize,
+        );
         let plan = if speech { plan } else { plan.thinker() };
         // All components are checked before any is read, so that the last one's fault costs no waiting.
-        let dry = Loader::new(&opened.checkpoint, &engine, speech).dry();
+        let warnings = Warnings::new();
+        let dry = Loader::new(&opened.checkpoint, &engine, speech, &warnings).dry();
         opened.components(&dry, speech)?;
         if let Some(problem) = dry.into_problems().into_iter().next() {
+            engine.tell(&warnings);
             return Err(problem);
         }
-        let loader = Loader::new(&opened.checkpoint, &engine, speech);
-        let (thinker, speech) = opened.components(&loader, speech)?;
+        let loader = Loader::new(&opened.checkpoint, &engine, speech, &warnings);
+        let loaded = opened.components(&loader, speech);
+        drop(loader);
+        engine.tell(&warnings);
+        let (thinker, speech) = loaded?;
         let dir = opened.checkpoint.dir().to_owned();
         Ok(Self {
             model: Arc::new(Model {
@@ -150,8 +203,10 @@ impl Engine {
         let checked = || -> Result<_, Error> {
             let opened = Opened::read(&engine)?;
             let speech = engine.speech && opened.config.can_speak();
-            let loader = Loader::new(&opened.checkpoint, &engine, speech).dry();
+            let warnings = Warnings::new();
+            let loader = Loader::new(&opened.checkpoint, &engine, speech, &warnings).dry();
             let built = opened.components(&loader, speech);
+            engine.tell(&warnings);
             let mut problems = loader.into_problems();
             problems.extend(built.err());
             Ok(problems)

@@ -35,7 +35,7 @@ pub use burn::tensor::Device;
 pub use burn_omni_model::config::Config;
 pub use burn_omni_model::processor::media::Pcm;
 pub use burn_omni_model::processor::{Conversation, MediaInput, Message, Role};
-pub use engine::{Engine, EngineConfig, LoadProgress};
+pub use engine::{Engine, EngineConfig, LoadProgress, Quantize};
 pub use error::Error;
 pub use event::{Answer, Event, FinishReason, Speech, Timings, Usage};
 pub use memory::{ComponentMemory, MemoryPlan};

@@ -7,12 +7,14 @@ use burn::tensor::{DType, Device};
 use burn_omni_model::config::{Config, SpecialIds};
 use burn_omni_model::processor::Processor;
 use burn_omni_model::thinker::Thinker;
+use burn_omni_ops::PackedFormat;
 use burn_omni_quant::checkpoint::{Checkpoint, Component, TensorSet};
-use burn_omni_quant::{LoadOptions, Weights, check, load};
+use burn_omni_quant::formats::{self, QuantConfig};
+use burn_omni_quant::{LoadOptions, Warnings, Weights, check, load};
 
 use crate::engine::speaker;
 use crate::speech::SpeechModel;
-use crate::{EngineConfig, Error, LoadProgress};
+use crate::{EngineConfig, Error, LoadProgress, Quantize};
 
 /// A checkpoint that was opened and whose side files were read.
 pub(crate) struct Opened {
@@ -73,6 +75,8 @@ pub(crate) struct Loader<'a> {
     checkpoint: &'a Checkpoint,
     device: &'a Device,
     report: Box<dyn Fn(u64) + 'a>,
+    quantize: Option<PackedFormat>,
+    warnings: &'a Warnings,
     /// Whether names and shapes are checked and nothing is read.
     dry: bool,
     /// What a dry run found.
@@ -80,7 +84,13 @@ pub(crate) struct Loader<'a> {
 }
 
 impl<'a> Loader<'a> {
-    pub(crate) fn new(checkpoint: &'a Checkpoint, engine: &'a EngineConfig, speech: bool) -> Self {
+    pub(crate) fn new(
+        checkpoint: &'a Checkpoint,
+        engine: &'a EngineConfig,
+        speech: bool,
+        warnings: &'a Warnings,
+    ) -> Self {
+        formats::notice_pickles(checkpoint.dir(), warnings);
         let wanted = |set: &&TensorSet| speech || set.component() == Component::Thinker;
         let total = checkpoint
             .components()
@@ -99,6 +109,8 @@ impl<'a> Loader<'a> {
             checkpoint,
             device: &engine.device,
             report,
+            quantize: engine.quantize.map(Quantize::format),
+            warnings,
             dry: false,
             problems: RefCell::default(),
         }
@@ -124,10 +136,12 @@ impl<'a> Loader<'a> {
             .checkpoint
             .component(component)
             .expect("the config was read from this component");
+        let config = QuantConfig::of(self.checkpoint, component, self.warnings);
         let options = LoadOptions {
-            device: self.device,
-            dtype: DType::F32,
             progress: &*self.report,
+            config: config.as_ref(),
+            quantize: self.quantize,
+            ..LoadOptions::new(self.device, DType::F32, self.warnings)
         };
         if !self.dry {
             return Ok(load(tensors, options, build)?);

@@ -4,9 +4,10 @@ use std::path::Path;
 
 use burn_omni_model::config::Config;
 use burn_omni_quant::checkpoint::{Checkpoint, Component};
+use burn_omni_quant::formats::survey;
 use serde::Serialize;
 
-use crate::{Error, loading};
+use crate::{Error, Quantize, loading};
 
 /// Bytes of an activation and of a cached key or value: f32.
 const ELEMENT: u64 = 4;
@@ -20,9 +21,9 @@ pub struct ComponentMemory {
     pub tensors: usize,
     /// Number of weights.
     pub parameters: u64,
-    /// Bytes as stored, which is also how they lie in memory.
+    /// Bytes in memory.
     pub bytes: u64,
-    /// Tensors and bytes by dtype.
+    /// Tensors and bytes in memory by stored form: a dtype, or a quantized format such as NVFP4.
     pub stored: Vec<(String, usize, u64)>,
 }
 
@@ -56,33 +57,33 @@ impl MemoryPlan {
                 &checkpoint,
                 &config,
                 max_context.unwrap_or(longest).min(longest),
+                None,
             ),
             config,
         ))
     }
 
-    /// The plan of an open checkpoint with room for `context` tokens.
+    /// The plan of an open checkpoint with room for `context` tokens, some of it quantized on loading.
     #[must_use]
-    pub fn new(checkpoint: &Checkpoint, config: &Config, context: usize) -> Self {
+    pub fn new(
+        checkpoint: &Checkpoint,
+        config: &Config,
+        context: usize,
+        quantize: Option<Quantize>,
+    ) -> Self {
         let components: Vec<_> = Component::ALL
             .into_iter()
             .filter_map(|component| checkpoint.component(component))
             .map(|set| {
-                let mut stored = std::collections::BTreeMap::<String, (usize, u64)>::new();
-                let mut parameters = 0;
-                for (_, tensor) in set.iter() {
-                    let entry = stored.entry(format!("{:?}", tensor.dtype)).or_default();
-                    *entry = (entry.0 + 1, entry.1 + tensor.bytes.len() as u64);
-                    parameters += tensor.elements() as u64;
-                }
+                let forms = survey(set, quantize.map(Quantize::format));
                 ComponentMemory {
                     component: set.component().name(),
                     tensors: set.len(),
-                    parameters,
-                    bytes: set.bytes(),
-                    stored: stored
+                    parameters: forms.values().map(|form| form.parameters).sum(),
+                    bytes: forms.values().map(|form| form.memory).sum(),
+                    stored: forms
                         .into_iter()
-                        .map(|(dtype, (tensors, bytes))| (dtype, tensors, bytes))
+                        .map(|(name, form)| (name, form.tensors, form.memory))
                         .collect(),
                 }
             })
@@ -101,6 +102,7 @@ impl MemoryPlan {
             total_bytes: weights_bytes + kv_bytes,
         }
     }
+
     /// The same without talker and code2wav.
     pub(crate) fn thinker(mut self) -> Self {
         self.components

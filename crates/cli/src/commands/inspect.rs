@@ -3,10 +3,12 @@
 mod finite;
 mod shape;
 
+use std::cell::RefCell;
 use std::fmt::Write;
 use std::path::Path;
+use std::rc::Rc;
 
-use burn_omni::{Config, Engine, EngineConfig, Error, MemoryPlan};
+use burn_omni::{Config, Engine, EngineConfig, Error, MemoryPlan, Quantize};
 use burn_omni_model::config::ConfigError;
 use burn_omni_quant::checkpoint::{Checkpoint, CheckpointError, Component};
 use serde::Serialize;
@@ -33,6 +35,8 @@ struct Report {
     /// Tensors that no component owns.
     ignored: Vec<String>,
     problems: Vec<Problem>,
+    /// What is read although it is not as it should be.
+    warnings: Vec<String>,
     /// Tensors with weights that are not finite; absent when they were not looked at.
     #[serde(skip_serializing_if = "Option::is_none")]
     bad_tensors: Option<Vec<BadTensor>>,
@@ -69,8 +73,9 @@ pub(crate) fn inspect(args: &InspectArgs, output: &Output) -> Result<(), Failure
     let checkpoint = Checkpoint::open(&dir).map_err(|error: CheckpointError| Error::from(error))?;
     let config =
         Config::from_checkpoint(&checkpoint).map_err(|error: ConfigError| Error::from(error))?;
-    let mut report = Report::new(&dir, &checkpoint, &config, args.context.max_context);
-    report.problems = problems(&dir, args.context.max_context)?;
+    let quantize = args.quantize.quantize.format();
+    let mut report = Report::new(&dir, &checkpoint, &config, args);
+    (report.problems, report.warnings) = problems(&dir, args.context.max_context, quantize)?;
     if args.check {
         report.bad_tensors = Some(finite::check(&checkpoint, &output));
     }
@@ -79,12 +84,22 @@ pub(crate) fn inspect(args: &InspectArgs, output: &Output) -> Result<(), Failure
     } else {
         output::data(&report.text())?;
     }
+    report.warnings.iter().for_each(|warning| output.warning(warning));
     report.verdict()
 }
 
-/// What would keep the checkpoint from being loaded.
-fn problems(dir: &Path, max_context: Option<usize>) -> Result<Vec<Problem>, Failure> {
-    let mut engine = EngineConfig::new(dir).device(Choice::Auto.open()?.device);
+/// What would keep the checkpoint from being loaded, and what would only be told.
+fn problems(
+    dir: &Path,
+    max_context: Option<usize>,
+    quantize: Option<Quantize>,
+) -> Result<(Vec<Problem>, Vec<String>), Failure> {
+    let warnings = Rc::new(RefCell::new(Vec::new()));
+    let told = Rc::clone(&warnings);
+    let mut engine = EngineConfig::new(dir)
+        .device(Choice::Auto.open()?.device)
+        .quantize(quantize)
+        .warn(move |warning| told.borrow_mut().push(warning.to_owned()));
     if let Some(tokens) = max_context {
         engine = engine.max_context(tokens);
     }
@@ -92,7 +107,8 @@ fn problems(dir: &Path, max_context: Option<usize>) -> Result<Vec<Problem>, Fail
         error: error.to_string(),
         hint: failure::hint(&error),
     };
-    Ok(Engine::check(engine).into_iter().map(problem).collect())
+    let problems = Engine::check(engine).into_iter().map(problem).collect();
+    Ok((problems, warnings.take()))
 }
 
 impl Report {
@@ -100,8 +116,10 @@ impl Report {
         dir: &Path,
         checkpoint: &Checkpoint,
         config: &Config,
-        max_context: Option<usize>,
+        args: &InspectArgs,
     ) -> Self {
+        let max_context = args.context.max_context;
+        let quantize = args.quantize.quantize.format();
         let longest = config.thinker.text_config.max_position_embeddings;
         let context = max_context.unwrap_or(longest).min(longest);
         let configs = checkpoint.configs();
@@ -114,7 +132,7 @@ impl Report {
         Self {
             dir: dir.display().to_string(),
             model_type: model_type.and_then(Value::as_str).map(str::to_owned),
-            plan: MemoryPlan::new(checkpoint, config, context),
+            plan: MemoryPlan::new(checkpoint, config, context, quantize),
             shape: shape::of(config),
             voices: talker
                 .flat_map(|talker| talker.speaker_id.keys().cloned())
@@ -122,6 +140,7 @@ impl Report {
             files: Files::look(checkpoint),
             ignored: ignored.map(|tensor| tensor.name.clone()).collect(),
             problems: Vec::new(),
+            warnings: Vec::new(),
             bad_tensors: None,
         }
     }

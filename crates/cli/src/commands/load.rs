@@ -39,6 +39,11 @@ pub(crate) fn load(args: &ModelArgs, voice: Voice, output: &Output) -> Result<Lo
     let mut config = EngineConfig::new(&dir)
         .device(device)
         .speech(voice != Voice::None)
+        .quantize(args.quantize.quantize.format())
+        .warn({
+            let output = *output;
+            move |warning| output.warning(warning)
+        })
         .progress(move |progress| bar.set(progress.loaded, progress.total));
     if let Voice::Wanted(voice) = voice {
         config = config.voice(voice);

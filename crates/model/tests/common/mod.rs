@@ -14,7 +14,7 @@ use burn_omni_model::code2wav::Code2Wav;
 use burn_omni_model::config::Config;
 use burn_omni_model::talker::Talker;
 use burn_omni_quant::checkpoint::{Checkpoint, Component};
-use burn_omni_quant::{LoadOptions, Weights, load};
+use burn_omni_quant::{LoadOptions, Warnings, Weights, load};
 use safetensors::tensor::TensorView;
 use safetensors::{Dtype, SafeTensors};
 use serde::Deserialize;
@@ -108,11 +108,8 @@ impl Demo {
     }
 
     fn load<T>(&self, component: Component, build: impl Fn(&Weights<'_>) -> T) -> T {
-        let options = LoadOptions {
-            device: &Device::flex(),
-            dtype: DType::F32,
-            progress: &|_| {},
-        };
+        let (device, warnings) = (Device::flex(), Warnings::new());
+        let options = LoadOptions::new(&device, DType::F32, &warnings);
         let tensors = self.checkpoint.component(component).unwrap();
         load(tensors, options, build).unwrap()
     }

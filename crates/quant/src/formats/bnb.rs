@@ -77,7 +77,9 @@ pub(super) fn find<'a>(
     let nested = if absmax.dtype == Dtype::U8 {
         let inner = size("nested_blocksize", 256).max(1);
         let nested = module.require("weight.nested_absmax")?;
-        let offset = state.as_ref().and_then(|state| state.get("nested_offset")?.as_f64());
+        let offset = state
+            .as_ref()
+            .and_then(|state| state.get("nested_offset")?.as_f64());
         Some(Nested {
             absmax: nested.expect_shape(&[blocks.div_ceil(inner)])?,
             table: self::table(module.require("weight.nested_quant_map")?, 256)?,
@@ -105,10 +107,11 @@ fn state(module: &Module<'_>) -> Result<Option<Value>, CheckpointError> {
     let Some(tensor) = module.first(&STATES) else {
         return Ok(None);
     };
-    let state: Value = serde_json::from_slice(tensor.bytes)
-        .map_err(|error| bad_value(&tensor, "JSON", error))?;
+    let state: Value =
+        serde_json::from_slice(tensor.bytes).map_err(|error| bad_value(&tensor, "JSON", error))?;
     let shape = state.get("shape").and_then(Value::as_array);
-    let shape: Option<Vec<u64>> = shape.map(|sizes| sizes.iter().filter_map(Value::as_u64).collect());
+    let shape: Option<Vec<u64>> =
+        shape.map(|sizes| sizes.iter().filter_map(Value::as_u64).collect());
     let expected: Vec<u64> = module.shape().iter().map(|size| *size as u64).collect();
     match shape {
         Some(found) if found != expected => Err(CheckpointError::ShapeMismatch {
@@ -130,7 +133,11 @@ fn usual(table: &[f32]) -> Option<Code> {
     let mirrored = |code: usize| if code < 8 { FP4[code] } else { -FP4[code - 8] };
     if table.iter().eq(&NF4) {
         Some(Code::Nf4)
-    } else if table.iter().enumerate().all(|(code, value)| *value == mirrored(code)) {
+    } else if table
+        .iter()
+        .enumerate()
+        .all(|(code, value)| *value == mirrored(code))
+    {
         Some(Code::Fp4)
     } else {
         None
@@ -146,7 +153,9 @@ impl Bnb<'_> {
         let outer = scales(&nested.absmax)?;
         let bytes = self.absmax.bytes.iter().enumerate();
         Ok(bytes
-            .map(|(i, byte)| nested.table[usize::from(*byte)] * outer[i / nested.block] + nested.offset)
+            .map(|(i, byte)| {
+                nested.table[usize::from(*byte)] * outer[i / nested.block] + nested.offset
+            })
             .collect())
     }
 }
@@ -186,8 +195,16 @@ impl Quantized for Bnb<'_> {
             return Ok(Matrix::Values(values.collect()));
         };
         let spec = spec(format, self.rows, self.width);
-        let swapped: Vec<u8> = self.codes.bytes.iter().map(|byte| byte.rotate_left(4)).collect();
-        let scales: Vec<u8> = scales.iter().flat_map(|scale| scale.to_le_bytes()).collect();
+        let swapped: Vec<u8> = self
+            .codes
+            .bytes
+            .iter()
+            .map(|byte| byte.rotate_left(4))
+            .collect();
+        let scales: Vec<u8> = scales
+            .iter()
+            .flat_map(|scale| scale.to_le_bytes())
+            .collect();
         Ok(Matrix::Packed(PackedBytes {
             spec,
             codes: padded(&swapped, self.width / 2, spec.row_bytes()),

@@ -33,7 +33,7 @@ pub(super) fn words(tensor: &RawTensor<'_>) -> Vec<u32> {
 
 /// Rows of `from` bytes as rows of `to` bytes, the rest zero.
 pub(super) fn padded(bytes: &[u8], from: usize, to: usize) -> Vec<u8> {
-    if from == to {
+    if from == to || from == 0 || to == 0 {
         return bytes.to_vec();
     }
     let rows = bytes.len().checked_div(from).unwrap_or(0);
@@ -43,15 +43,6 @@ pub(super) fn padded(bytes: &[u8], from: usize, to: usize) -> Vec<u8> {
         out[..kept].copy_from_slice(&row[..kept]);
     }
     out
-}
-
-/// Rows of `from` scales, of which each is repeated, as rows of little-endian f32 of which there are `to`; column block
-/// `i` has scale `at(i)`.
-pub(super) fn spread(values: &[f32], from: usize, to: usize, at: impl Fn(usize) -> usize) -> Vec<u8> {
-    let rows = values.chunks_exact(from.max(1));
-    let last = from.saturating_sub(1);
-    rows.flat_map(|row| (0..to).flat_map(|block| row[at(block).min(last)].to_le_bytes()).collect::<Vec<_>>())
-        .collect()
 }
 
 /// One matrix of this shape and form.

@@ -87,9 +87,16 @@ impl QuantConfig {
         let own = configs.component(component);
         let documents = own.into_iter().chain(configs.root());
         let inside = documents.into_iter().find_map(|config| {
-            let places = [Some(config.json), config.json.get("text_config"), Some(config.document)];
+            let places = [
+                Some(config.json),
+                config.json.get("text_config"),
+                Some(config.document),
+            ];
             let mut places = places.into_iter().flatten();
-            let said = places.find_map(|json| json.get("quantization_config").filter(|said| said.is_object()))?;
+            let said = places.find_map(|json| {
+                json.get("quantization_config")
+                    .filter(|said| said.is_object())
+            })?;
             Some(Self::read(config.file, said, warnings))
         });
         let beside = || {
@@ -106,14 +113,16 @@ impl QuantConfig {
         let text = |key: &str| json.get(key).and_then(Value::as_str);
         let method = text("quant_method");
         let algorithm = text("quant_algo");
-        let name = algorithm.or_else(|| text("format")).or(method).unwrap_or("quantized");
+        let name = algorithm
+            .or_else(|| text("format"))
+            .or(method)
+            .unwrap_or("quantized");
         let unknown_method = method.filter(|method| {
             let method = method.to_lowercase().replace('_', "-");
             !METHODS.contains(&method.as_str())
         });
-        let unknown_algorithm = algorithm.filter(|algorithm| {
-            !ALGORITHMS.contains(&algorithm.to_uppercase().as_str())
-        });
+        let unknown_algorithm =
+            algorithm.filter(|algorithm| !ALGORITHMS.contains(&algorithm.to_uppercase().as_str()));
         let pattern = |text: &str| match Pattern::new(text) {
             Ok(pattern) => Some(pattern),
             Err(cause) => {
@@ -122,10 +131,23 @@ impl QuantConfig {
             }
         };
         let listed = |key: &str| {
-            let names = json.get(key).and_then(Value::as_array).into_iter().flatten();
-            names.filter_map(Value::as_str).filter_map(pattern).collect::<Vec<_>>()
+            let names = json
+                .get(key)
+                .and_then(Value::as_array)
+                .into_iter()
+                .flatten();
+            names
+                .filter_map(Value::as_str)
+                .filter_map(pattern)
+                .collect::<Vec<_>>()
         };
-        let ignored = ["ignore", "exclude_modules", "modules_to_not_convert", "ignored_layers", "llm_int8_skip_modules"];
+        let ignored = [
+            "ignore",
+            "exclude_modules",
+            "modules_to_not_convert",
+            "ignored_layers",
+            "llm_int8_skip_modules",
+        ];
         Self {
             file: file.into(),
             name: name.to_owned(),
@@ -163,12 +185,33 @@ impl QuantConfig {
     #[must_use]
     pub fn says_quantized(&self, module: &str) -> Option<bool> {
         let names = shortened(module);
-        let matches = |patterns: &[Pattern]| names.iter().any(|name| patterns.iter().any(|pattern| pattern.matches(name)));
+        let matches = |patterns: &[Pattern]| {
+            names
+                .iter()
+                .any(|name| patterns.iter().any(|pattern| pattern.matches(name)))
+        };
         match &self.targets {
             _ if matches(&self.ignored) => Some(false),
             Targets::Unsaid => None,
             Targets::All => Some(true),
             Targets::Listed(patterns) => Some(matches(patterns)),
+        }
+    }
+}
+
+/// Says that files of a checkpoint are not opened because opening them would run what is in them; everything that they
+/// could tell is in the tensors.
+pub fn notice_pickles(dir: &Path, warnings: &Warnings) {
+    const NAMES: [&str; 2] = ["modelopt_state.pth", "vllm_fq_modelopt_state.pth"];
+    let folders = Component::ALL.map(|component| dir.join(component.name()));
+    for folder in folders.iter().map(PathBuf::as_path).chain([dir]) {
+        for file in NAMES.map(|name| folder.join(name)) {
+            if file.exists() {
+                warnings.say(format!(
+                    "{}: not opened, pickles never are; the tensors say everything that is needed",
+                    file.display()
+                ));
+            }
         }
     }
 }
@@ -179,17 +222,22 @@ fn hf_quant_config(
     component: Component,
     warnings: &Warnings,
 ) -> Option<(PathBuf, Value)> {
-    let folders = [checkpoint.dir().join(component.name()), checkpoint.dir().into()];
-    let files = folders.into_iter().map(|folder| folder.join("hf_quant_config.json"));
-    files.filter(|file| file.exists()).find_map(|file| {
-        match crate::checkpoint::read_json(&file) {
+    let folders = [
+        checkpoint.dir().join(component.name()),
+        checkpoint.dir().into(),
+    ];
+    let files = folders
+        .into_iter()
+        .map(|folder| folder.join("hf_quant_config.json"));
+    files
+        .filter(|file| file.exists())
+        .find_map(|file| match crate::checkpoint::read_json(&file) {
             Ok(json) => Some((file, json)),
             Err(error) => {
                 warnings.say(format!("{error}; left aside"));
                 None
             }
-        }
-    })
+        })
 }
 
 /// The modules that a config quantizes.
@@ -201,10 +249,13 @@ fn targets(json: &Value, pattern: impl Fn(&str) -> Option<Pattern>) -> Targets {
         let all = json.get("exclude_modules").is_some();
         return if all { Targets::All } else { Targets::Unsaid };
     };
-    let names = groups.values().filter_map(|group| group.get("targets")?.as_array());
+    let names = groups
+        .values()
+        .filter_map(|group| group.get("targets")?.as_array());
     let names: Vec<&str> = names.flatten().filter_map(Value::as_str).collect();
     // A class stands for all its modules.
-    let is_class = |name: &&str| !name.contains(['.', ':', '*']) && name.starts_with(char::is_uppercase);
+    let is_class =
+        |name: &&str| !name.contains(['.', ':', '*']) && name.starts_with(char::is_uppercase);
     if names.iter().any(is_class) {
         return Targets::All;
     }
@@ -213,7 +264,14 @@ fn targets(json: &Value, pattern: impl Fn(&str) -> Option<Pattern>) -> Targets {
 
 /// The name as it is, and without what some tools add or remove at its front.
 fn shortened(module: &str) -> Vec<&str> {
-    const FRONTS: [&str; 6] = ["thinker.", "talker.", "code2wav.", "model.", "language_model.", "model."];
+    const FRONTS: [&str; 6] = [
+        "thinker.",
+        "talker.",
+        "code2wav.",
+        "model.",
+        "language_model.",
+        "model.",
+    ];
     let mut names = vec![module];
     let mut rest = module;
     for front in FRONTS {

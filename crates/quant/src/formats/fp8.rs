@@ -67,7 +67,12 @@ fn reach(module: &Module<'_>, scales: &RawTensor<'_>) -> Result<Reach, Checkpoin
     let matrices = module.rows().checked_div(one).unwrap_or(0);
     let (rows, columns) = (one.div_ceil(BLOCK), module.width().div_ceil(BLOCK));
     // Axes of one element say nothing, apart from those of one matrix.
-    let squeezed: Vec<usize> = scales.shape.iter().copied().filter(|size| *size != 1).collect();
+    let squeezed: Vec<usize> = scales
+        .shape
+        .iter()
+        .copied()
+        .filter(|size| *size != 1)
+        .collect();
     let is = |sizes: &[usize]| {
         let sizes: Vec<usize> = sizes.iter().copied().filter(|size| *size != 1).collect();
         squeezed == sizes
@@ -83,7 +88,10 @@ fn reach(module: &Module<'_>, scales: &RawTensor<'_>) -> Result<Reach, Checkpoin
         return Ok(Reach::Rows(one));
     }
     if is(&[matrices, rows, columns]) {
-        return Ok(Reach::Blocks { rows: BLOCK, of: one });
+        return Ok(Reach::Blocks {
+            rows: BLOCK,
+            of: one,
+        });
     }
     if is(&[matrices, one, columns]) {
         return Ok(Reach::Blocks { rows: 1, of: one });

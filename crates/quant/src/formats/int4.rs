@@ -59,7 +59,9 @@ pub(super) fn find<'a>(
     let found = if let Some(codes) = module.get("qweight") {
         transposed(module, codes)?
     } else {
-        let packed = module.get("weight_packed").filter(|codes| codes.dtype == Dtype::I32);
+        let packed = module
+            .get("weight_packed")
+            .filter(|codes| codes.dtype == Dtype::I32);
         match packed {
             Some(codes) => by_rows(module, codes)?,
             None => return Ok(None),
@@ -176,9 +178,17 @@ impl Int4<'_> {
     fn order_of_columns(&self) -> Option<Vec<usize>> {
         let groups = words(self.groups.as_ref()?);
         let size = self.size();
-        let usual = groups.iter().enumerate().all(|(column, group)| *group as usize == column / size);
+        let usual = groups
+            .iter()
+            .enumerate()
+            .all(|(column, group)| *group as usize == column / size);
         let last = self.count - 1;
-        (!usual).then(|| groups.iter().map(|group| (*group as usize).min(last)).collect())
+        (!usual).then(|| {
+            groups
+                .iter()
+                .map(|group| (*group as usize).min(last))
+                .collect()
+        })
     }
 
     /// The code of row `row` and column `column`, among these words.
@@ -189,7 +199,10 @@ impl Int4<'_> {
                 AWQ_NIBBLE[row % EACH],
             ),
             Order::Gptq { .. } => (column / EACH * self.rows + row, column % EACH),
-            Order::Rows => (row * self.width.div_ceil(EACH) + column / EACH, column % EACH),
+            Order::Rows => (
+                row * self.width.div_ceil(EACH) + column / EACH,
+                column % EACH,
+            ),
         };
         (words[word] >> (4 * nibble) & 15) as u8
     }
@@ -246,7 +259,9 @@ impl Int4<'_> {
                     Order::Rows => row * self.count + group,
                     _ => group * self.rows + row,
                 };
-                let zero = zeros.as_ref().map_or(MIDDLE, |zeros| self.zero(zeros, row, group));
+                let zero = zeros
+                    .as_ref()
+                    .map_or(MIDDLE, |zeros| self.zero(zeros, row, group));
                 (values[place], zero)
             })
             .collect())

@@ -8,6 +8,7 @@ use crate::checkpoint::{CheckpointError, RawTensor};
 use crate::raw;
 use crate::warnings::Kind;
 
+use super::at_load::Encoder;
 use super::bytes::{differ_in_offset, to_affine};
 use super::{Matrix, Stored};
 
@@ -51,7 +52,11 @@ impl Layout {
         (0..self.matrices).flat_map(move |matrix| {
             let start = matrix * self.rows;
             let place = move |row: usize| {
-                if row < half { 2 * row } else { 2 * (row - half) + 1 }
+                if row < half {
+                    2 * row
+                } else {
+                    2 * (row - half) + 1
+                }
             };
             (0..half * 2).map(move |row| start + place(row))
         })
@@ -98,34 +103,43 @@ impl Joined {
 }
 
 /// Reads matrices and joins their rows: packed where all have one form, else as values in the dtype of the dense ones, or
-/// in f32 when all are packed.
+/// in f32 when all are packed. With `quantize`, dense ones are first brought into that form.
 pub(crate) fn join(
     parts: &[Stored<'_>],
     layout: Layout,
+    quantize: Option<PackedFormat>,
     warnings: &Warnings,
 ) -> Result<Joined, CheckpointError> {
     let dense: Vec<RawTensor<'_>> = parts.iter().filter_map(Stored::dense).collect();
     let factors = factors(parts)?;
-    if dense.len() == parts.len() && !matches!(factors, Factors::Several) {
+    let one_factor = !matches!(factors, Factors::Several);
+    let corrected = parts.iter().any(|part| part.low_rank.is_some());
+    if dense.len() == parts.len() && one_factor && quantize.is_none() && !corrected {
+        let shape = [layout.matrices * layout.rows, layout.width];
         return Ok(Joined {
-            weight: JoinedWeight::Dense(raw::join(&dense, &[layout.matrices * layout.rows, layout.width])),
+            weight: JoinedWeight::Dense(raw::join(&dense, &shape)),
             factor: factors.one(),
         });
     }
-    if dense.is_empty() && !matches!(factors, Factors::Several) {
+    if (dense.is_empty() || quantize.is_some()) && one_factor && !corrected {
+        let encoder = quantize.map(|format| Encoder {
+            parts,
+            layout,
+            format,
+        });
+        let read = |index: usize| {
+            let encoded = encoder.as_ref().and_then(|encoder| encoder.encode(index));
+            encoded.unwrap_or_else(|| parts[index].read(warnings))
+        };
         let mut packed = Growing::new(layout);
-        let mut read = parts.iter().map(|part| part.read(warnings));
-        let mut kept = Vec::new();
-        for matrix in read.by_ref() {
-            match packed.add(matrix?) {
-                Ok(()) => {}
-                Err(other) => {
-                    kept.push(other);
-                    break;
-                }
+        let mut fits = true;
+        for index in 0..parts.len() {
+            fits = packed.add(read(index)?);
+            if !fits {
+                break;
             }
         }
-        if kept.is_empty() {
+        if fits {
             let bytes = packed.finish(parts.iter().any(Stored::rows_in_turn));
             return Ok(Joined {
                 weight: JoinedWeight::Packed(bytes),
@@ -147,7 +161,10 @@ fn values(
     let fold = matches!(factors, Factors::Several);
     if fold {
         warnings.note(Kind::MixedFactors, first, 1);
-    } else if parts.windows(2).any(|pair| pair[0].format() != pair[1].format()) {
+    } else if parts
+        .windows(2)
+        .any(|pair| pair[0].format() != pair[1].format())
+    {
         warnings.note(Kind::MixedForms, first, 1);
     }
     let mut all = Vec::with_capacity(layout.matrices * layout.rows * layout.width);
@@ -156,10 +173,16 @@ fn values(
             Some(tensor) => raw::values(&tensor),
             None => part.read(warnings)?.values(),
         };
+        if let Some(low_rank) = &part.low_rank {
+            warnings.note(Kind::LowRank, part.module.name(), 1);
+            correct(&mut values, low_rank, layout.width)?;
+        }
         if let Some(factor) = part.factor.as_ref().filter(|_| fold) {
             let factor = factor.to_f32()?;
             for row in values.chunks_exact_mut(layout.width.max(1)) {
-                row.iter_mut().zip(&factor).for_each(|(value, factor)| *value *= factor);
+                row.iter_mut()
+                    .zip(&factor)
+                    .for_each(|(value, factor)| *value *= factor);
             }
         }
         all.extend(values);
@@ -178,6 +201,27 @@ fn values(
         }),
         factor: factors.one(),
     })
+}
+
+/// Adds the product of a low-rank correction's two matrices, `[out, rank]` and `[rank, width]`.
+fn correct(
+    values: &mut [f32],
+    [a, b]: &[RawTensor<'_>; 2],
+    width: usize,
+) -> Result<(), CheckpointError> {
+    let (a, b) = (a.to_f32()?, b.to_f32()?);
+    let rank = a.len().checked_div(width).unwrap_or(0);
+    if rank == 0 {
+        return Ok(());
+    }
+    let rows = values.chunks_exact_mut(width).zip(b.chunks_exact(rank));
+    for (row, factors) in rows {
+        for (factor, direction) in factors.iter().zip(a.chunks_exact(width)) {
+            let pairs = row.iter_mut().zip(direction);
+            pairs.for_each(|(value, direction)| *value += factor * direction);
+        }
+    }
+    Ok(())
 }
 
 /// The factors on the input of parts that read the same one.
@@ -225,27 +269,28 @@ impl Growing {
         }
     }
 
-    /// Adds the rows of a matrix, which is given back when it has another form.
-    fn add(&mut self, matrix: Matrix) -> Result<(), Matrix> {
+    /// Adds the rows of a matrix; false when it has another form.
+    fn add(&mut self, matrix: Matrix) -> bool {
         let Matrix::Packed(mut more) = matrix else {
-            return Err(matrix);
+            return false;
         };
         let Some(mut bytes) = self.bytes.take() else {
             self.start(more);
-            return Ok(());
+            return true;
         };
-        if bytes.spec.format != more.spec.format && differ_in_offset(bytes.spec.format, more.spec.format) {
+        if bytes.spec.format != more.spec.format
+            && differ_in_offset(bytes.spec.format, more.spec.format)
+        {
             (bytes, more) = (to_affine(bytes), to_affine(more));
         }
-        if bytes.spec.format != more.spec.format {
-            self.bytes = Some(bytes);
-            return Err(Matrix::Packed(more));
+        let fits = bytes.spec.format == more.spec.format;
+        if fits {
+            bytes.codes.extend(more.codes);
+            bytes.scales.extend(more.scales);
+            bytes.gains.extend(more.gains);
         }
-        bytes.codes.extend(more.codes);
-        bytes.scales.extend(more.scales);
-        bytes.gains.extend(more.gains);
         self.bytes = Some(bytes);
-        Ok(())
+        fits
     }
 
     /// Takes the first rows, and room for all.

@@ -11,10 +11,11 @@
 //! | [`int4`] | AWQ, GPTQ, AutoRound, compressed-tensors INT4 |
 //! | [`fake`] | the largest weight that a quantizer left beside plain weights |
 
+mod at_load;
 mod bnb;
 mod bytes;
 mod config;
-pub(crate) mod fake;
+mod fake;
 mod fp8;
 mod int4;
 mod join;
@@ -33,10 +34,11 @@ use crate::Warnings;
 use crate::checkpoint::{CheckpointError, RawTensor};
 use crate::warnings::Kind;
 
+pub use at_load::quantizes;
+pub use config::{QuantConfig, notice_pickles};
 pub(crate) use join::{Joined, JoinedWeight, Layout, join};
 pub(crate) use module::Module;
 pub(crate) use names::{belongs, is_cache_scale};
-pub use config::QuantConfig;
 pub use pattern::{Pattern, PatternError};
 pub use survey::{StoredForm, bad_scale, survey};
 
@@ -46,6 +48,8 @@ pub(crate) struct Stored<'a> {
     pub(crate) form: Form<'a>,
     /// What the input is multiplied with first, `[width]`.
     pub(crate) factor: Option<RawTensor<'a>>,
+    /// Matrices `[rank, width]` and `[rows, rank]` whose product is added to the weight.
+    low_rank: Option<[RawTensor<'a>; 2]>,
 }
 
 /// What a module's weight is.
@@ -98,14 +102,9 @@ impl Matrix {
 impl<'a> Stored<'a> {
     /// Finds out what the weight of a module is, and checks the shapes of everything that belongs to it.
     pub(crate) fn find(module: Module<'a>, warnings: &Warnings) -> Result<Self, CheckpointError> {
-        let packed = [
-            nvfp4::find,
-            mx::find,
-            fp8::find,
-            bnb::find,
-            int4::find,
-        ];
+        let packed = [nvfp4::find, mx::find, fp8::find, bnb::find, int4::find];
         let factor = module.factor()?;
+        let low_rank = module.low_rank()?;
         for find in packed {
             if let Some(form) = find(&module, warnings)? {
                 let form = Form::Packed(form);
@@ -113,6 +112,7 @@ impl<'a> Stored<'a> {
                     module,
                     form,
                     factor,
+                    low_rank,
                 });
             }
         }
@@ -126,6 +126,7 @@ impl<'a> Stored<'a> {
             module,
             form,
             factor,
+            low_rank,
         })
     }
 }

@@ -137,9 +137,26 @@ impl<'a> Module<'a> {
         factor.expect_shape(&[self.width]).map(Some)
     }
 
+    /// The matrices of a low-rank correction, `[rank, width]` and `[rows, rank]`, where there is one.
+    pub(crate) fn low_rank(&self) -> Result<Option<[RawTensor<'a>; 2]>, CheckpointError> {
+        let Some(a) = self.get("svdquant_lora_a") else {
+            return Ok(None);
+        };
+        let rank = a.shape.first().copied().unwrap_or(0);
+        let a = crate::raw::readable(a)?.expect_shape(&[rank, self.width])?;
+        let b = crate::raw::readable(self.require("svdquant_lora_b")?)?;
+        let b = b.expect_shape(&[self.rows(), rank])?;
+        Ok(Some([a, b]))
+    }
+
     /// A scale beside weights that need none.
     pub(crate) fn stray_scale(&self) -> Option<RawTensor<'a>> {
-        self.first(&["weight_scale", "weight_scale_2", "weight_global_scale", "weight_scale_inv"])
+        self.first(&[
+            "weight_scale",
+            "weight_scale_2",
+            "weight_global_scale",
+            "weight_scale_inv",
+        ])
     }
 }
 

@@ -42,7 +42,10 @@ pub(super) fn find<'a>(
         rows: module.rows(),
         width,
     };
-    if let Some(codes) = module.get("blocks").filter(|codes| codes.dtype == Dtype::U8) {
+    if let Some(codes) = module
+        .get("blocks")
+        .filter(|codes| codes.dtype == Dtype::U8)
+    {
         let scales = module.require("scales")?;
         if !is_power(&scales) {
             return Err(nvfp4::no_block_scale(&scales));
@@ -66,8 +69,14 @@ pub(super) fn find<'a>(
             let codes = module.expect_codes(codes, width.div_ceil(2), padded / 2)?;
             (PackedFormat::MXFP4, codes)
         }
-        Dtype::F4 => (PackedFormat::MXFP4, module.expect_codes(codes, width, padded)?),
-        Dtype::F8_E4M3 => (PackedFormat::MXFP8, module.expect_codes(codes, width, padded)?),
+        Dtype::F4 => (
+            PackedFormat::MXFP4,
+            module.expect_codes(codes, width, padded)?,
+        ),
+        Dtype::F8_E4M3 => (
+            PackedFormat::MXFP8,
+            module.expect_codes(codes, width, padded)?,
+        ),
         _ => return Ok(None),
     };
     let scales = scales.expect_shape(&module.shape_with(&[blocks]))?;

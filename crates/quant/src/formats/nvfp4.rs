@@ -69,7 +69,9 @@ fn parts<'a>(module: &Module<'a>) -> Option<(RawTensor<'a>, RawTensor<'a>)> {
     let is_scale = match scales.dtype {
         Dtype::F8_E4M3 => true,
         // The same bytes under another name; MX scales have no tensor scale beside them.
-        Dtype::U8 => module.first(&["weight_scale_2", "weight_global_scale"]).is_some(),
+        Dtype::U8 => module
+            .first(&["weight_scale_2", "weight_global_scale"])
+            .is_some(),
         _ => false,
     };
     (is_code && is_scale).then_some((codes, scales))
@@ -92,7 +94,9 @@ fn gains(
         (None, Some(divisor)) => (divisor, true),
         (None, None) => {
             let amax = super::fake::amax(module);
-            let derived = amax.map(|amax| amax / RANGE).filter(|gain| is_factor(*gain));
+            let derived = amax
+                .map(|amax| amax / RANGE)
+                .filter(|gain| is_factor(*gain));
             if let Some(gain) = derived {
                 warnings.note(Kind::DerivedScale, module.name(), 1);
                 return Ok(vec![gain; module.rows()]);
@@ -128,7 +132,10 @@ fn gains(
     });
     let each = each.collect::<Result<Vec<_>, _>>()?;
     let repeat = if each.len() == 1 { module.rows() } else { one };
-    Ok(each.into_iter().flat_map(|gain| vec![gain; repeat]).collect())
+    Ok(each
+        .into_iter()
+        .flat_map(|gain| vec![gain; repeat])
+        .collect())
 }
 
 impl Quantized for Nvfp4<'_> {

@@ -114,7 +114,11 @@ mod tests {
             ("re:.*mlp.gate$", "model.layers.0.mlp.gate_proj", false),
             ("re:model", "thinker.model", false),
             ("re:a|b", "b.c", true),
-            ("re:^(?!.*experts).*", "model.layers.0.self_attn.q_proj", true),
+            (
+                "re:^(?!.*experts).*",
+                "model.layers.0.self_attn.q_proj",
+                true,
+            ),
             ("re:^(?!.*experts).*", "model.layers.0.mlp.experts.1", false),
         ];
         for (pattern, name, expected) in cases {
@@ -126,7 +130,10 @@ mod tests {
     #[test]
     fn what_is_no_expression_is_told_in_one_line() {
         let error = Pattern::new("re:(").unwrap_err().to_string();
-        assert!(error.starts_with("not a regular expression") && !error.contains('\n'), "{error}");
+        assert!(
+            error.starts_with("not a regular expression") && !error.contains('\n'),
+            "{error}"
+        );
     }
 
     proptest::proptest! {

@@ -1,6 +1,6 @@
 //! What a component's tensors are stored as, from their headers alone.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use burn_omni_ops::{PackedFormat, PackedSpec};
 
@@ -102,7 +102,7 @@ fn become_quantized(
         let label = format!("{:?}", tensor.dtype);
         let ([rows, width], true) = (
             <[usize; 2]>::try_from(tensor.shape).unwrap_or_default(),
-            crate::quantize_at_load(tensors.component(), module) && crate::raw::dtype(&tensor).is_some(),
+            super::quantizes(tensors.component(), module) && crate::raw::dtype(&tensor).is_some(),
         ) else {
             continue;
         };
@@ -114,7 +114,11 @@ fn become_quantized(
         before.parameters -= parameters;
         before.bytes -= bytes;
         before.memory -= bytes;
-        let name = if format == PackedFormat::NVFP4 { "NVFP4" } else { "MXFP4" };
+        let name = if format == PackedFormat::NVFP4 {
+            "NVFP4"
+        } else {
+            "MXFP4"
+        };
         let after = forms.entry(name.to_owned()).or_default();
         after.tensors += 1;
         after.parameters += parameters;
@@ -154,7 +158,10 @@ fn quantized_module<'a>(
         let state = kinds.iter().find_map(|part| get(name, part))?;
         let state: serde_json::Value = serde_json::from_slice(state.bytes).ok()?;
         let sizes = state.get("shape")?.as_array()?;
-        let sizes: Vec<usize> = sizes.iter().filter_map(|size| Some(size.as_u64()? as usize)).collect();
+        let sizes: Vec<usize> = sizes
+            .iter()
+            .filter_map(|size| Some(size.as_u64()? as usize))
+            .collect();
         let (width, lead) = sizes.split_last()?;
         return module(name, lead, *width);
     }
@@ -181,18 +188,18 @@ pub fn bad_scale(name: &str, tensor: &RawTensor<'_>) -> Option<FirstBad> {
             let value = f64::NAN;
             Some(FirstBad { index, value })
         }
-        Dtype::F32 if ["weight_scale_2", "weight_global_scale"].iter().any(|part| name.ends_with(part)) => {
+        Dtype::F32
+            if ["weight_scale_2", "weight_global_scale"]
+                .iter()
+                .any(|part| name.ends_with(part)) =>
+        {
             let values = tensor.to_f32().ok()?;
-            let index = values.iter().position(|value| !super::bytes::is_factor(*value))?;
+            let index = values
+                .iter()
+                .position(|value| !super::bytes::is_factor(*value))?;
             let value = f64::from(values[index]);
             Some(FirstBad { index, value })
         }
         _ => tensor.check_finite(),
     }
-}
-
-/// The modules of a set, for tests of names.
-#[cfg(test)]
-pub(super) fn labels(tensors: &TensorSet) -> BTreeSet<String> {
-    survey(tensors, None).into_keys().collect()
 }

@@ -1,6 +1,7 @@
 //! Every weight of every tensor: is it a finite number?
 
 use burn_omni_quant::checkpoint::Checkpoint;
+use burn_omni_quant::formats::bad_scale;
 use serde::Serialize;
 
 use crate::failure;
@@ -26,8 +27,8 @@ pub(super) fn check(checkpoint: &Checkpoint, output: &Output) -> Vec<BadTensor> 
     let tensors = checkpoint
         .components()
         .flat_map(|component| component.iter());
-    for (_, tensor) in tensors {
-        if let Some(first) = tensor.check_finite() {
+    for (name, tensor) in tensors {
+        if let Some(first) = bad_scale(name, &tensor) {
             bad.push(BadTensor {
                 tensor: tensor.name.into(),
                 file: tensor.file.display().to_string(),

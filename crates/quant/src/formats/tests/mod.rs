@@ -67,7 +67,10 @@ impl Tensors {
     }
 
     fn f32s(self, name: &str, shape: &[usize], values: &[f32]) -> Self {
-        let bytes = values.iter().flat_map(|value| value.to_le_bytes()).collect();
+        let bytes = values
+            .iter()
+            .flat_map(|value| value.to_le_bytes())
+            .collect();
         self.with(name, Dtype::F32, shape, bytes)
     }
 
@@ -93,7 +96,10 @@ impl Tensors {
     }
 
     fn get(&self, name: &str) -> &Tensor {
-        self.0.iter().find(|tensor| tensor.name == name).unwrap_or_else(|| panic!("no {name}"))
+        self.0
+            .iter()
+            .find(|tensor| tensor.name == name)
+            .unwrap_or_else(|| panic!("no {name}"))
     }
 
     /// The tensors as those of a thinker.
@@ -117,9 +123,19 @@ impl Tensor {
     fn f32s(&self) -> Vec<f32> {
         let halves = || self.bytes.as_chunks::<2>().0.iter();
         match self.dtype {
-            Dtype::F32 => self.bytes.as_chunks::<4>().0.iter().map(|b| f32::from_le_bytes(*b)).collect(),
-            Dtype::BF16 => halves().map(|b| half::bf16::from_le_bytes(*b).to_f32()).collect(),
-            Dtype::F16 => halves().map(|b| half::f16::from_le_bytes(*b).to_f32()).collect(),
+            Dtype::F32 => self
+                .bytes
+                .as_chunks::<4>()
+                .0
+                .iter()
+                .map(|b| f32::from_le_bytes(*b))
+                .collect(),
+            Dtype::BF16 => halves()
+                .map(|b| half::bf16::from_le_bytes(*b).to_f32())
+                .collect(),
+            Dtype::F16 => halves()
+                .map(|b| half::f16::from_le_bytes(*b).to_f32())
+                .collect(),
             other => panic!("{other:?}"),
         }
     }
@@ -153,7 +169,11 @@ impl Open {
     /// Loads with both passes.
     fn load<T>(&self, build: impl Fn(&Weights<'_>) -> T) -> Result<T, LoadError> {
         let device = Device::flex();
-        crate::load(self.set(), LoadOptions::new(&device, DType::F32, &self.warnings), build)
+        crate::load(
+            self.set(),
+            LoadOptions::new(&device, DType::F32, &self.warnings),
+            build,
+        )
     }
 
     /// The error of loading one matrix, without the name of the folder.
@@ -161,7 +181,11 @@ impl Open {
         let build = |weights: &Weights<'_>| weights.linear("m", shape, crate::Bias::No);
         let error = self.load(build).expect_err("a bad checkpoint").to_string();
         assert!(!error.contains('\n'), "{error}");
-        error.replace(&format!("{}/model.safetensors: ", self.dir.path().display()), "")
+        error
+            .replace(
+                &format!("{}/model.safetensors: ", self.dir.path().display()),
+                "",
+            )
             .replace(&format!("{}: ", self.dir.path().display()), "")
     }
 
