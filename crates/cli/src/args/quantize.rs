@@ -31,7 +31,7 @@ pub(crate) struct QuantizeArgs {
     /// A shell glob over names like `thinker.model.layers.0.mlp.experts.3.up_proj`, with or without the first part; `*`
     /// also stands for dots. Routers, embeddings, norms, encoders, the code predictor and code2wav always stay as they
     /// are.
-    #[arg(long, value_name = "GLOB", num_args = 1..)]
+    #[arg(long, value_name = "GLOB")]
     pub(crate) ignore: Vec<Glob>,
     /// Quantize the talker's layers too
     #[arg(long)]

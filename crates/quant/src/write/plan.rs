@@ -70,6 +70,8 @@ impl<'a> Plan<'a> {
                 parts.extend(Part::of(set.component(), local, tensor)?);
             }
         }
+        // As if every expert had been stored by itself.
+        parts.sort_by(|a, b| (a.component, &a.local).cmp(&(b.component, &b.local)));
         let bytes_in = parts.iter().map(|part| part.bytes.len() as u64).sum();
         let mut warnings = unused(&options, &parts);
         let mut groups = Groups::default();

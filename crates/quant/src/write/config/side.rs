@@ -1,4 +1,5 @@
-//! The source's small files: tokenizer, templates, generation settings, licence.
+//! The source's small files: tokenizer, templates, generation settings, licence; not its model card, which is of another
+//! checkpoint.
 
 use std::collections::BTreeSet;
 use std::ffi::OsStr;
@@ -54,7 +55,7 @@ fn is_side_file(path: &Path) -> bool {
     let is_weights = extension.is_some_and(|own| WEIGHTS.iter().any(|weights| own == *weights));
     path.is_file()
         && !name.starts_with('.')
-        && name != "config.json"
+        && !["config.json", "README.md"].contains(&name.as_ref())
         && !name.ends_with(".index.json")
         && !is_weights
 }
