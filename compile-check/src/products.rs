@@ -1,11 +1,10 @@
 //! Launches everything that a model does with packed matrices.
 
 use burn_omni_kernels::Buffer;
-use burn_omni_kernels::packed::tiles::gemv::{self, Activations, Matrix};
+use burn_omni_kernels::packed::tiles::few::{self, FEW, few};
 use burn_omni_kernels::packed::tiles::many::{self, Blocking};
 use burn_omni_kernels::packed::tiles::plan::{Plan, sum_slots};
-use burn_omni_kernels::packed::tiles::several::{SEVERAL, several};
-use burn_omni_kernels::packed::tiles::{Tiling, activations, pack, unpack};
+use burn_omni_kernels::packed::tiles::{Activations, Matrix, Tiling, activations, pack, unpack};
 use burn_omni_kernels::packed::{COLUMNS, Coding, Scaling, Shape};
 use cubecl_core::frontend::Scalar;
 use cubecl_core::prelude::*;
@@ -83,16 +82,15 @@ impl<'a> Launches<'a> {
         unpack(self.client, parts, &values, matrix.tiling, shape);
     }
 
-    /// One, several and many rows.
+    /// Few and many rows.
     fn linear<Y: CubeElement + Scalar>(&self, coding: Coding, shape: Shape, split: bool) {
         let matrix = self.matrix(coding, shape);
-        for rows in (1..=SEVERAL).chain(MANY) {
+        for rows in [1, 4, 8, FEW].into_iter().chain(MANY) {
             let x = self.activations::<Y>(rows, shape.width, &matrix, split);
             let y = self.buffer::<Y>(rows * shape.rows);
             match rows {
-                1 => gemv::single(self.client, &matrix, &x, &y),
-                2..=SEVERAL => several(self.client, &matrix, &x, rows, &y),
-                _ => {
+                rows if rows * x.halves() <= FEW => few(self.client, &matrix, (&x, rows), &y),
+                rows => {
                     let blocking = Blocking::of(rows);
                     many::many(self.client, &matrix, (&x, rows), &y, blocking);
                 }
@@ -116,14 +114,14 @@ impl<'a> Launches<'a> {
             };
             let y = self.buffer::<Y>(rows * hidden);
             if rows == 1 {
-                gemv::gate_up(
+                few::gate_up(
                     self.client,
                     &gate_up,
                     &x,
                     (&ids, slots),
                     (&h.buffer, stride),
                 );
-                gemv::down(self.client, &down, &h, ([&ids, &weights], slots), &y);
+                few::down(self.client, &down, &h, ([&ids, &weights], slots), &y);
             } else {
                 let plan = Plan::new(self.client, (&ids, slots), experts.count, split);
                 many::gate_up(self.client, &gate_up, &x, &plan, (&h.buffer, stride));

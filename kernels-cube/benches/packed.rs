@@ -9,10 +9,9 @@
 use std::time::Instant;
 
 use burn_omni_kernels::Buffer;
-use burn_omni_kernels::packed::tiles::gemv::{self, Activations, Matrix};
 use burn_omni_kernels::packed::tiles::many::Blocking;
 use burn_omni_kernels::packed::tiles::plan::{self, Plan};
-use burn_omni_kernels::packed::tiles::{self, Tiling, activations, many, several};
+use burn_omni_kernels::packed::tiles::{self, Activations, Matrix, Tiling, activations, few, many};
 use burn_omni_kernels::packed::{Coding, Scaling, Shape};
 use cubecl::prelude::*;
 use half::bf16;
@@ -46,8 +45,7 @@ fn main() {
             let client = &bench.client;
             for i in 0..3 {
                 many::many(client, &pool.matrix(i, 1, 5120, 2048, false), (&a, 4096), &pool.y, Blocking { down: 8, across: 1, tiles: 2, groups: 16 });
-                gemv::single(client, &pool.matrix(i, 1, 5120, 2048, false), &a, &pool.y);
-                several::several(client, &pool.matrix(i, 1, 5120, 2048, false), &a, 8, &pool.y);
+                few::few(client, &pool.matrix(i, 1, 5120, 2048, false), (&a, 1), &pool.y);
             }
             let _: Vec<bf16> = bench.read(&pool.y.part(0, 8));
         }
@@ -218,15 +216,10 @@ impl Bench {
             let verdict = if worst <= 1.0 { "ok   " } else { "WRONG" };
             println!("{verdict} {what:8} {name} split {split} rows {rows} {out}x{width}: {worst:.3} of the bound");
         };
-        if rows == 1 {
-            let y = self.poisoned(out);
-            gemv::single(&self.client, &matrix, &a, &y);
-            report("single", &y);
-        }
-        if rows <= several::SEVERAL {
+        if rows * a.halves() <= few::FEW {
             let y = self.poisoned(rows * out);
-            several::several(&self.client, &matrix, &a, rows, &y);
-            report("several", &y);
+            few::few(&self.client, &matrix, (&a, rows), &y);
+            report("few", &y);
         }
         let y = self.poisoned(rows * out);
         many::many(&self.client, &matrix, (&a, rows), &y, Blocking::of(rows));
@@ -274,10 +267,10 @@ impl Bench {
             println!("{verdict} {what:8} {name} split {split} rows {rows} {experts}/{top_k} {hidden}x{width}: {worst:.3} of the bound");
         };
         let h = Activations { buffer: self.upload(&vec![bf16::ZERO; h_count]), split };
-        gemv::gate_up(&self.client, &up_matrix, &a, (&ids_buffer, top_k), (&h.buffer, stride));
+        few::gate_up(&self.client, &up_matrix, &a, (&ids_buffer, top_k), (&h.buffer, stride));
         let y = self.poisoned(rows * hidden);
-        gemv::down(&self.client, &down_matrix, &h, ([&ids_buffer, &weights_buffer], top_k), &y);
-        report("few", &y);
+        few::down(&self.client, &down_matrix, &h, ([&ids_buffer, &weights_buffer], top_k), &y);
+        report("listed", &y);
         let plan = Plan::new(&self.client, (&ids_buffer, top_k), experts, split);
         let h = Activations { buffer: self.upload(&vec![bf16::ZERO; h_count]), split };
         many::gate_up(&self.client, &up_matrix, &a, &plan, (&h.buffer, stride));
@@ -402,10 +395,8 @@ impl<'a> Pool<'a> {
             let bytes = rows * width / 16 * 9;
             let count = (CODE_WORDS * 8 / (rows * width)).clamp(6, 200);
             let a = Activations { buffer: self.x.clone(), split: false };
-            let us = self.bench.graph(count, |i| gemv::single(&self.bench.client, &self.matrix(i, 1, rows, width, false), &a, &self.y));
-            self.row(name, us, bytes);
-            for tokens in [2, 4, 8, 16] {
-                let us = self.bench.graph(count, |i| several::several(&self.bench.client, &self.matrix(i, 1, rows, width, false), &a, tokens, &self.y));
+            for tokens in [1, 2, 4, 8, 16] {
+                let us = self.bench.graph(count, |i| few::few(&self.bench.client, &self.matrix(i, 1, rows, width, false), (&a, tokens), &self.y));
                 self.row(&format!("{name} rows {tokens}"), us, bytes);
             }
         }
@@ -420,11 +411,11 @@ impl<'a> Pool<'a> {
             let weights = self.bench.upload(&vec![0.125_f32; tokens * TOP_K]);
             let bytes = tokens * TOP_K * 1536 * 2048 / 16 * 9;
             let us = self.bench.graph(80, |i| {
-                gemv::gate_up(&self.bench.client, &self.matrix(i, EXPERTS, 1536, 2048, true), &a, (&ids[i / 5 % 16], TOP_K), (&self.y, 768));
+                few::gate_up(&self.bench.client, &self.matrix(i, EXPERTS, 1536, 2048, true), &a, (&ids[i / 5 % 16], TOP_K), (&self.y, 768));
             });
             self.row(&format!("experts gate_up rows {tokens}"), us, bytes);
             let us = self.bench.graph(160, |i| {
-                gemv::down(&self.bench.client, &self.matrix(i, EXPERTS, 2048, 768, false), &a, ([&ids[i / 10 % 16], &weights], TOP_K), &self.y);
+                few::down(&self.bench.client, &self.matrix(i, EXPERTS, 2048, 768, false), &a, ([&ids[i / 10 % 16], &weights], TOP_K), &self.y);
             });
             self.row(&format!("experts down rows {tokens}"), us, bytes / 2);
         }

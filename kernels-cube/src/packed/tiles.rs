@@ -16,11 +16,10 @@
 
 pub mod activations;
 mod decode;
-pub mod gemv;
+pub mod few;
 pub mod many;
 mod pack;
 pub mod plan;
-pub mod several;
 
 use cubecl::features::MmaConfig;
 use cubecl::ir::{ElemType, FloatKind};
@@ -29,6 +28,7 @@ use cubecl::prelude::*;
 pub use pack::{pack, unpack};
 
 use super::{Coding, Scaling, Shape};
+use crate::Buffer;
 
 /// Rows of a tile.
 pub const ROWS: usize = 16;
@@ -110,5 +110,38 @@ impl Tiling {
     #[must_use]
     pub fn scale_words(&self, matrices: usize) -> usize {
         matrices * self.tiles * self.pairs * 32
+    }
+}
+
+/// Tiled matrices on the device.
+#[derive(Clone, Debug)]
+pub struct Matrix {
+    /// [`Tiling::code_words`] words.
+    pub codes: Buffer,
+    /// [`Tiling::scale_words`] words.
+    pub scales: Buffer,
+    /// A factor a row, f32.
+    pub gains: Buffer,
+    /// The sizes.
+    pub tiling: Tiling,
+    /// Rows of one matrix that are not padding.
+    pub rows: usize,
+}
+
+/// Rows of bf16, [`Tiling::columns`] each.
+#[derive(Clone, Debug)]
+pub struct Activations {
+    /// `[rows, 1 or 2, columns]`.
+    pub buffer: Buffer,
+    /// Whether a row is two: the values rounded, and what the rounding took away, so that the sum has 16 significant
+    /// bits.
+    pub split: bool,
+}
+
+impl Activations {
+    /// Rows of bf16 that are one row of activations.
+    #[must_use]
+    pub const fn halves(&self) -> usize {
+        if self.split { 2 } else { 1 }
     }
 }

@@ -2,7 +2,7 @@
 
 use cubecl::prelude::*;
 
-use super::gemv::{Activations, ENLARGE};
+use super::Activations;
 use crate::Buffer;
 use crate::grid::flat;
 
@@ -63,5 +63,5 @@ fn round_kernel<X: Float>(
     } else if column < width {
         value = f32::cast_from(x[row * width + column]);
     }
-    rounded[at] = half::bf16::cast_from(value * ENLARGE);
+    rounded[at] = half::bf16::cast_from(value);
 }

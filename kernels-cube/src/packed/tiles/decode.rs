@@ -4,6 +4,9 @@ use cubecl::prelude::*;
 
 type N4 = Const<4>;
 
+/// What undoes the scaling of decoded values that scales were multiplied into: 2^126 / 2^112.
+pub(super) const RESTORE: f32 = 16384.0;
+
 /// Values 0 and 1 of a word: row `g`, its first two columns.
 #[cube]
 pub(super) fn values0(word: u32) -> u32 {
@@ -72,17 +75,6 @@ pub(super) fn columns() -> [[u32; 4]; 8] {
         }
     }
     columns
-}
-
-/// Byte `index` of a word of scales as f32.
-#[cube]
-pub(super) fn scale_f32(word: u32, #[comptime] index: usize, #[comptime] e8m0: bool) -> f32 {
-    let byte = scale_byte(word, index);
-    if comptime!(e8m0) {
-        f32::from_bits(byte << 23u32)
-    } else {
-        f32::from_bits((byte << 20u32) + comptime!(117u32 << 23))
-    }
 }
 
 /// Byte `index` of a word of scales, times 2^112, as bf16 in both halves of a word.

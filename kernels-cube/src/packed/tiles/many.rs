@@ -10,11 +10,9 @@
 use cubecl::frontend::barrier::copy_async;
 use cubecl::prelude::*;
 
-use super::decode::{mma, mul_bf16x2, scale_bf16, values0, values1, values2, values3};
-use super::gemv::{Activations, ENLARGE, Matrix};
+use super::decode::{RESTORE, mma, mul_bf16x2, scale_bf16, values0, values1, values2, values3};
 use super::plan::Plan;
-use super::several::RESTORE;
-use super::{ROWS, Tiling};
+use super::{Activations, Matrix, ROWS, Tiling};
 use crate::Buffer;
 
 type N4 = Const<4>;
@@ -105,7 +103,7 @@ impl Work {
 /// - x: bf16 `[rows, 1 or 2, columns]`
 /// - y: `[rows, rows of the matrix]`
 pub fn many(client: &Client, matrix: &Matrix, (x, rows): (&Activations, usize), y: &Buffer, blocking: Blocking) {
-    let columns = rows * if x.split { 2 } else { 1 };
+    let columns = rows * x.halves();
     let launch = Launch {
         work: Work { mode: Mode::Dense, tiling: matrix.tiling, blocking, split: x.split },
         grid: columns.div_ceil(blocking.columns()),
@@ -472,10 +470,10 @@ fn store<Y: Float>(
                     if comptime!(work.mode == Mode::GateUp) {
                         if lo_row < rows {
                             let value = lo / (1.0f32 + (-lo).exp()) * hi;
-                            let rounded = Y::cast_from(value * ENLARGE);
+                            let rounded = Y::cast_from(value);
                             y[column * stride + lo_row] = rounded;
                             if comptime!(work.split) {
-                                y[(column + 1usize) * stride + lo_row] = Y::cast_from(value * ENLARGE - f32::cast_from(rounded));
+                                y[(column + 1usize) * stride + lo_row] = Y::cast_from(value - f32::cast_from(rounded));
                             }
                         }
                     } else {
@@ -510,7 +508,7 @@ fn row_of(tile: usize, #[comptime] half: usize, rows: usize, #[comptime] work: W
     }
 }
 
-/// The gain of a row, and what undoes the scaling of both operands.
+/// The gain of a row, and what undoes the scaling of decoded values.
 #[cube]
 fn gain_of(gains: &[f32], expert: usize, row: usize, rows: usize) -> f32 {
     gains[expert * rows + select(row < rows, row, rows - 1usize)] * RESTORE
