@@ -21,7 +21,7 @@ pub const FEW: usize = 16;
 const COLUMNS: usize = 8;
 /// Planes of a cube at most.
 const PLANES: usize = 32;
-/// Tiles of a matrix from which on a cube has two.
+/// Tiles from which on a matrix is tall: a vocabulary's.
 const TALL: usize = 2048;
 
 /// What a launch computes.
@@ -55,16 +55,21 @@ struct Work {
 impl Work {
     fn new(mode: Mode, tiling: Tiling, x: &Activations, rows: usize, slots: usize) -> Self {
         let columns = rows * x.halves();
-        let tall = tiling.tiles >= TALL;
         let pairs = slots * tiling.pairs;
-        // Many planes with a pair each hide latency better than few with many; a tall matrix has other cubes for that.
-        let wanted = pairs.div_ceil(PLANES).max(if tall { 2 } else { 1 });
+        // Many planes with a pair each hide latency better than few with many; where there are many cubes, fewer and
+        // longer planes cost less. Measured: see benches/NOTES.md.
+        let (tiles, wanted) = match mode {
+            Mode::Dense if tiling.tiles >= TALL => (2, 4),
+            Mode::GateUp => (2, 2),
+            Mode::Dense | Mode::Down => (1, 1),
+        };
+        let wanted = pairs.div_ceil(PLANES).max(wanted).min(tiling.pairs);
         // The pairs of a plane are of one expert.
         let each = (wanted..=tiling.pairs).find(|each| slots == 1 || tiling.pairs.is_multiple_of(*each));
         Self {
             mode,
             tiling,
-            tiles: if tall { 2 } else { 1 },
+            tiles,
             groups: columns.div_ceil(COLUMNS),
             split: x.split,
             pairs,
