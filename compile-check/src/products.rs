@@ -91,7 +91,7 @@ impl<'a> Launches<'a> {
             match rows {
                 rows if rows * x.halves() <= FEW => few(self.client, &matrix, (&x, rows), &y),
                 rows => {
-                    let blocking = Blocking::of(rows);
+                    let blocking = Blocking::of(rows * x.halves(), matrix.tiling.tiles);
                     many::many(self.client, &matrix, (&x, rows), &y, blocking);
                 }
             }

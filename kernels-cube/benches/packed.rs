@@ -4,7 +4,10 @@
 //! a captured graph whose launches rotate over more than 1 GB of weights, so that no cache holds them; the read-only
 //! kernel of the same byte count runs in the same way. Sections are chosen by name: `check read gemv experts gemm`.
 
-#![allow(arithmetic_overflow, reason = "the hash in `fill` wraps, and the host shadow of its constants is folded")]
+#![allow(
+    arithmetic_overflow,
+    reason = "the hash in `fill` wraps, and the host shadow of its constants is folded"
+)]
 
 use std::time::Instant;
 
@@ -16,17 +19,33 @@ use burn_omni_kernels::packed::{Coding, Scaling, Shape};
 use cubecl::prelude::*;
 use half::bf16;
 
-const NVFP4: Coding = Coding { bytes: false, e2m1: true, scaling: Scaling::E4m3, block: 16 };
-const MXFP4: Coding = Coding { bytes: false, e2m1: true, scaling: Scaling::E8m0, block: 32 };
+const NVFP4: Coding = Coding {
+    bytes: false,
+    e2m1: true,
+    scaling: Scaling::E4m3,
+    block: 16,
+};
+const MXFP4: Coding = Coding {
+    bytes: false,
+    e2m1: true,
+    scaling: Scaling::E8m0,
+    block: 32,
+};
 
 fn main() {
-    let chosen: Vec<String> = std::env::args().skip(1).filter(|arg| !arg.starts_with("--")).collect();
+    let chosen: Vec<String> = std::env::args()
+        .skip(1)
+        .filter(|arg| !arg.starts_with("--"))
+        .collect();
     let on = |name: &str| chosen.is_empty() || chosen.iter().any(|c| c == name);
     let bench = Bench::new();
     if on("check") {
         bench.check_all();
     }
-    if ["read", "gemv", "experts", "gemm", "profile"].into_iter().any(on) {
+    if ["read", "gemv", "experts", "gemm", "profile"]
+        .into_iter()
+        .any(on)
+    {
         let pool = Pool::new(&bench);
         if on("read") {
             pool.read_only();
@@ -41,11 +60,30 @@ fn main() {
             pool.gemm();
         }
         if chosen.iter().any(|c| c == "profile") {
-            let a = Activations { buffer: pool.x.clone(), split: false };
+            let a = Activations {
+                buffer: pool.x.clone(),
+                split: false,
+            };
             let client = &bench.client;
             for i in 0..3 {
-                many::many(client, &pool.matrix(i, 1, 5120, 2048, false), (&a, 4096), &pool.y, Blocking { down: 8, across: 1, tiles: 2, groups: 16 });
-                few::few(client, &pool.matrix(i, 1, 5120, 2048, false), (&a, 1), &pool.y);
+                many::many(
+                    client,
+                    &pool.matrix(i, 1, 5120, 2048, false),
+                    (&a, 4096),
+                    &pool.y,
+                    Blocking {
+                        down: 8,
+                        across: 1,
+                        tiles: 2,
+                        groups: 16,
+                    },
+                );
+                few::few(
+                    client,
+                    &pool.matrix(i, 1, 5120, 2048, false),
+                    (&a, 1),
+                    &pool.y,
+                );
             }
             let _: Vec<bf16> = bench.read(&pool.y.part(0, 8));
         }
@@ -69,7 +107,10 @@ struct Random(u64);
 
 impl Random {
     fn bits(&mut self) -> u32 {
-        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        self.0 = self
+            .0
+            .wrapping_mul(6_364_136_223_846_793_005)
+            .wrapping_add(1_442_695_040_888_963_407);
         (self.0 >> 32) as u32
     }
     fn unit(&mut self) -> f32 {
@@ -81,7 +122,9 @@ impl Source {
     fn random(random: &mut Random, coding: Coding, shape: Shape) -> Self {
         let rows = shape.matrices * shape.rows;
         let columns = shape.width.next_multiple_of(64);
-        let mut codes: Vec<u8> = (0..rows * columns / 2).map(|_| random.bits() as u8).collect();
+        let mut codes: Vec<u8> = (0..rows * columns / 2)
+            .map(|_| random.bits() as u8)
+            .collect();
         for row in codes.chunks_mut(columns / 2) {
             row[shape.width / 2..].fill(0);
         }
@@ -92,7 +135,13 @@ impl Source {
             })
             .collect();
         let gains = (0..rows).map(|_| random.unit() * 0.01).collect();
-        Self { coding, shape, codes, scales, gains }
+        Self {
+            coding,
+            shape,
+            codes,
+            scales,
+            gains,
+        }
     }
 
     fn value(&self, row: usize, column: usize) -> f64 {
@@ -103,7 +152,9 @@ impl Source {
         let scale = self.scales[(row * columns + column) / self.coding.block];
         let scale = match self.coding.scaling {
             Scaling::E4m3 if scale < 8 => f64::from(scale) / 512.0,
-            Scaling::E4m3 => (1.0 + f64::from(scale & 7) / 8.0) * 2_f64.powi(i32::from(scale >> 3) - 7),
+            Scaling::E4m3 => {
+                (1.0 + f64::from(scale & 7) / 8.0) * 2_f64.powi(i32::from(scale >> 3) - 7)
+            }
             _ => 2_f64.powi(i32::from(scale) - 127),
         };
         let value = TABLE[usize::from(code & 7)] * scale * f64::from(self.gains[row]);
@@ -112,10 +163,12 @@ impl Source {
 
     /// The product of one row, and the sum of the magnitudes in it.
     fn dot(&self, row: usize, x: &[f64]) -> (f64, f64) {
-        x.iter().enumerate().fold((0.0, 0.0), |(sum, size), (column, x)| {
-            let product = self.value(row, column) * x;
-            (sum + product, size + product.abs())
-        })
+        x.iter()
+            .enumerate()
+            .fold((0.0, 0.0), |(sum, size), (column, x)| {
+                let product = self.value(row, column) * x;
+                (sum + product, size + product.abs())
+            })
     }
 }
 
@@ -132,7 +185,9 @@ fn words(bytes: &[u8]) -> Vec<u32> {
 
 impl Bench {
     fn new() -> Self {
-        Self { client: cubecl::Device::Cuda(Default::default()).client() }
+        Self {
+            client: cubecl::Device::Cuda(Default::default()).client(),
+        }
     }
     fn upload<T: CubeElement + cubecl::frontend::Scalar>(&self, data: &[T]) -> Buffer {
         Buffer::of(&self.client, data)
@@ -144,20 +199,44 @@ impl Bench {
         self.upload(&vec![f32::NAN; length])
     }
     fn read<T: CubeElement>(&self, buffer: &Buffer) -> Vec<T> {
-        let bytes = self.client.read_one(buffer.handle.clone()).expect("the launches before this read succeeded");
+        let bytes = self
+            .client
+            .read_one(buffer.handle.clone())
+            .expect("the launches before this read succeeded");
         T::from_bytes(&bytes)[..buffer.len()].to_vec()
     }
     fn matrix(&self, source: &Source) -> Matrix {
         let tiling = Tiling::new(source.coding, source.shape);
-        let [codes, scales] = [&source.codes, &source.scales].map(|bytes| self.upload(&words(bytes)));
-        let tiled = [tiling.code_words(source.shape.matrices), tiling.scale_words(source.shape.matrices)]
-            .map(|count| self.upload(&vec![0xDEAD_BEEF_u32; count]));
-        tiles::pack(&self.client, [&codes, &scales], [&tiled[0], &tiled[1]], tiling, source.shape);
+        let [codes, scales] =
+            [&source.codes, &source.scales].map(|bytes| self.upload(&words(bytes)));
+        let tiled = [
+            tiling.code_words(source.shape.matrices),
+            tiling.scale_words(source.shape.matrices),
+        ]
+        .map(|count| self.upload(&vec![0xDEAD_BEEF_u32; count]));
+        tiles::pack(
+            &self.client,
+            [&codes, &scales],
+            [&tiled[0], &tiled[1]],
+            tiling,
+            source.shape,
+        );
         let [codes, scales] = tiled;
-        Matrix { codes, scales, gains: self.upload(&source.gains), tiling, rows: source.shape.rows }
+        Matrix {
+            codes,
+            scales,
+            gains: self.upload(&source.gains),
+            tiling,
+            rows: source.shape.rows,
+        }
     }
     fn activations(&self, x: &[f32], rows: usize, columns: usize, split: bool) -> Activations {
-        activations::round(&self.client, (&self.upload(x), x.len() / rows), columns, split)
+        activations::round(
+            &self.client,
+            (&self.upload(x), x.len() / rows),
+            columns,
+            split,
+        )
     }
 
     fn check_all(&self) {
@@ -165,18 +244,47 @@ impl Bench {
         for (coding, name) in [(NVFP4, "nvfp4"), (MXFP4, "mxfp4")] {
             for split in [false, true] {
                 for (rows, out, width) in [
-                    (1, 1, 16), (1, 64, 64), (1, 160, 768), (1, 48, 2048), (1, 33, 4096), (1, 40, 112), (1, 16, 1088),
-                    (2, 33, 48), (5, 64, 256), (8, 320, 2048), (9, 17, 768), (16, 48, 1040), (16, 1056, 128),
-                    (17, 16, 64), (100, 300, 144), (128, 256, 768), (150, 264, 1024),
+                    (1, 1, 16),
+                    (1, 64, 64),
+                    (1, 160, 768),
+                    (1, 48, 2048),
+                    (1, 33, 4096),
+                    (1, 40, 112),
+                    (1, 16, 1088),
+                    (2, 33, 48),
+                    (5, 64, 256),
+                    (8, 320, 2048),
+                    (9, 17, 768),
+                    (16, 48, 1040),
+                    (16, 1056, 128),
+                    (17, 16, 64),
+                    (100, 300, 144),
+                    (128, 256, 768),
+                    (150, 264, 1024),
                 ] {
-                    let shape = Shape { matrices: 1, rows: out, width, gated: false };
+                    let shape = Shape {
+                        matrices: 1,
+                        rows: out,
+                        width,
+                        gated: false,
+                    };
                     let source = Source::random(&mut random, coding, shape);
                     self.check_dense(&mut random, &source, rows, split, name);
                 }
-                for (rows, experts, top_k, hidden, width) in
-                    [(1, 8, 2, 64, 32), (1, 16, 8, 256, 768), (3, 9, 3, 144, 48), (40, 4, 2, 96, 64), (100, 6, 3, 256, 136)]
-                {
-                    self.check_experts(&mut random, coding, [rows, experts, top_k, hidden, width], split, name);
+                for (rows, experts, top_k, hidden, width) in [
+                    (1, 8, 2, 64, 32),
+                    (1, 16, 8, 256, 768),
+                    (3, 9, 3, 144, 48),
+                    (40, 4, 2, 96, 64),
+                    (100, 6, 3, 256, 136),
+                ] {
+                    self.check_experts(
+                        &mut random,
+                        coding,
+                        [rows, experts, top_k, hidden, width],
+                        split,
+                        name,
+                    );
                 }
             }
         }
@@ -184,17 +292,41 @@ impl Bench {
 
     fn input(random: &mut Random, count: usize, split: bool) -> Vec<f32> {
         (0..count)
-            .map(|_| if split { random.unit() } else { bf16::from_f32(random.unit()).to_f32() })
+            .map(|_| {
+                if split {
+                    random.unit()
+                } else {
+                    bf16::from_f32(random.unit()).to_f32()
+                }
+            })
             .collect()
     }
 
-    fn check_dense(&self, random: &mut Random, source: &Source, rows: usize, split: bool, name: &str) {
-        let Shape { rows: out, width, .. } = source.shape;
+    fn check_dense(
+        &self,
+        random: &mut Random,
+        source: &Source,
+        rows: usize,
+        split: bool,
+        name: &str,
+    ) {
+        let Shape {
+            rows: out, width, ..
+        } = source.shape;
         let x = Self::input(random, rows * width, split);
         let matrix = self.matrix(source);
         let values = self.poisoned(out * width);
-        tiles::unpack(&self.client, [&matrix.codes, &matrix.scales, &matrix.gains], &values, matrix.tiling, source.shape);
-        let wrong = self.read::<f32>(&values).iter().enumerate()
+        tiles::unpack(
+            &self.client,
+            [&matrix.codes, &matrix.scales, &matrix.gains],
+            &values,
+            matrix.tiling,
+            source.shape,
+        );
+        let wrong = self
+            .read::<f32>(&values)
+            .iter()
+            .enumerate()
             .filter(|(at, v)| {
                 let want = source.value(at / width, at % width);
                 !((f64::from(**v) - want).abs() <= want.abs() * 2e-7)
@@ -211,10 +343,20 @@ impl Bench {
         }
         let report = |what: &str, y: &Buffer| {
             let got = self.read::<f32>(y);
-            let bound = 2.0 * width as f64 * 2_f64.powi(-24) + if split { 2_f64.powi(-16) } else { 0.0 };
-            let worst = got.iter().zip(&want).map(|(got, (want, size))| (f64::from(*got) - want).abs() / size.max(1e-30) / bound).fold(0.0, |a: f64, b| if b.is_nan() { f64::INFINITY } else { a.max(b) });
+            let bound =
+                2.0 * width as f64 * 2_f64.powi(-24) + if split { 2_f64.powi(-16) } else { 0.0 };
+            let worst = got
+                .iter()
+                .zip(&want)
+                .map(|(got, (want, size))| (f64::from(*got) - want).abs() / size.max(1e-30) / bound)
+                .fold(
+                    0.0,
+                    |a: f64, b| if b.is_nan() { f64::INFINITY } else { a.max(b) },
+                );
             let verdict = if worst <= 1.0 { "ok   " } else { "WRONG" };
-            println!("{verdict} {what:8} {name} split {split} rows {rows} {out}x{width}: {worst:.3} of the bound");
+            println!(
+                "{verdict} {what:8} {name} split {split} rows {rows} {out}x{width}: {worst:.3} of the bound"
+            );
         };
         if rows * a.halves() <= few::FEW {
             let y = self.poisoned(rows * out);
@@ -222,20 +364,55 @@ impl Bench {
             report("few", &y);
         }
         let y = self.poisoned(rows * out);
-        many::many(&self.client, &matrix, (&a, rows), &y, Blocking::of(rows));
+        many::many(
+            &self.client,
+            &matrix,
+            (&a, rows),
+            &y,
+            Blocking::of(rows * a.halves(), matrix.tiling.tiles),
+        );
         report("many", &y);
     }
 
-    fn check_experts(&self, random: &mut Random, coding: Coding, [rows, experts, top_k, hidden, width]: [usize; 5], split: bool, name: &str) {
-        let up = Source::random(random, coding, Shape { matrices: experts, rows: 2 * width, width: hidden, gated: true });
-        let down = Source::random(random, coding, Shape { matrices: experts, rows: hidden, width, gated: false });
+    fn check_experts(
+        &self,
+        random: &mut Random,
+        coding: Coding,
+        [rows, experts, top_k, hidden, width]: [usize; 5],
+        split: bool,
+        name: &str,
+    ) {
+        let up = Source::random(
+            random,
+            coding,
+            Shape {
+                matrices: experts,
+                rows: 2 * width,
+                width: hidden,
+                gated: true,
+            },
+        );
+        let down = Source::random(
+            random,
+            coding,
+            Shape {
+                matrices: experts,
+                rows: hidden,
+                width,
+                gated: false,
+            },
+        );
         let x = Self::input(random, rows * hidden, split);
         // Expert 1 is never chosen.
-        let ids: Vec<u32> = (0..rows * top_k).map(|i| {
-            let id = (i as u32 * 5 + i as u32 / top_k as u32) % (experts as u32 - 1);
-            if id >= 1 { id + 1 } else { 0 }
-        }).collect();
-        let weights: Vec<f32> = (0..rows * top_k).map(|_| random.unit() * 0.5 + 0.6).collect();
+        let ids: Vec<u32> = (0..rows * top_k)
+            .map(|i| {
+                let id = (i as u32 * 5 + i as u32 / top_k as u32) % (experts as u32 - 1);
+                if id >= 1 { id + 1 } else { 0 }
+            })
+            .collect();
+        let weights: Vec<f32> = (0..rows * top_k)
+            .map(|_| random.unit() * 0.5 + 0.6)
+            .collect();
         let (up_matrix, down_matrix) = (self.matrix(&up), self.matrix(&down));
         let a = self.activations(&x, rows, up_matrix.tiling.columns(), split);
         let (ids_buffer, weights_buffer) = (self.upload(&ids), self.upload(&weights));
@@ -247,11 +424,18 @@ impl Bench {
         for choice in 0..rows * top_k {
             let (row, expert) = (choice / top_k, ids[choice] as usize);
             let x = &x[row * hidden..(row + 1) * hidden];
-            let h: Vec<f64> = (0..width).map(|i| {
-                let gate = up.dot(expert * 2 * width + i, x).0;
-                let value = gate / (1.0 + (-gate).exp()) * up.dot(expert * 2 * width + width + i, x).0;
-                if split { value } else { f64::from(bf16::from_f64(value).to_f32()) }
-            }).collect();
+            let h: Vec<f64> = (0..width)
+                .map(|i| {
+                    let gate = up.dot(expert * 2 * width + i, x).0;
+                    let value =
+                        gate / (1.0 + (-gate).exp()) * up.dot(expert * 2 * width + width + i, x).0;
+                    if split {
+                        value
+                    } else {
+                        f64::from(bf16::from_f64(value).to_f32())
+                    }
+                })
+                .collect();
             for i in 0..hidden {
                 let (sum, magnitude) = down.dot(expert * hidden + i, &h);
                 want[row * hidden + i] += sum * f64::from(weights[choice]);
@@ -262,20 +446,53 @@ impl Bench {
             let got = self.read::<f32>(y);
             // A value next to a rounding boundary of bf16 may fall to the other side.
             let bound = if split { 3e-4 } else { 2_f64.powi(-8) };
-            let worst = got.iter().zip(want.iter().zip(&size)).map(|(got, (want, size))| (f64::from(*got) - want).abs() / size.max(1e-30) / bound).fold(0.0, |a: f64, b| if b.is_nan() { f64::INFINITY } else { a.max(b) });
+            let worst = got
+                .iter()
+                .zip(want.iter().zip(&size))
+                .map(|(got, (want, size))| (f64::from(*got) - want).abs() / size.max(1e-30) / bound)
+                .fold(
+                    0.0,
+                    |a: f64, b| if b.is_nan() { f64::INFINITY } else { a.max(b) },
+                );
             let verdict = if worst <= 1.0 { "ok   " } else { "WRONG" };
-            println!("{verdict} {what:8} {name} split {split} rows {rows} {experts}/{top_k} {hidden}x{width}: {worst:.3} of the bound");
+            println!(
+                "{verdict} {what:8} {name} split {split} rows {rows} {experts}/{top_k} {hidden}x{width}: {worst:.3} of the bound"
+            );
         };
-        let h = Activations { buffer: self.upload(&vec![bf16::ZERO; h_count]), split };
-        few::gate_up(&self.client, &up_matrix, &a, (&ids_buffer, top_k), (&h.buffer, stride));
+        let h = Activations {
+            buffer: self.upload(&vec![bf16::ZERO; h_count]),
+            split,
+        };
+        few::gate_up(
+            &self.client,
+            &up_matrix,
+            &a,
+            (&ids_buffer, top_k),
+            (&h.buffer, stride),
+        );
         let y = self.poisoned(rows * hidden);
-        few::down(&self.client, &down_matrix, &h, ([&ids_buffer, &weights_buffer], top_k), &y);
+        few::down(
+            &self.client,
+            &down_matrix,
+            &h,
+            ([&ids_buffer, &weights_buffer], top_k),
+            &y,
+        );
         report("listed", &y);
         let plan = Plan::new(&self.client, (&ids_buffer, top_k), experts, split);
-        let h = Activations { buffer: self.upload(&vec![bf16::ZERO; h_count]), split };
+        let h = Activations {
+            buffer: self.upload(&vec![bf16::ZERO; h_count]),
+            split,
+        };
         many::gate_up(&self.client, &up_matrix, &a, &plan, (&h.buffer, stride));
         let parts = self.poisoned(rows * top_k * hidden);
-        many::down(&self.client, &down_matrix, &h, (&plan, &weights_buffer), &parts);
+        many::down(
+            &self.client,
+            &down_matrix,
+            &h,
+            (&plan, &weights_buffer),
+            &parts,
+        );
         let y = self.poisoned(rows * hidden);
         plan::sum_slots(&self.client, (&parts, top_k), (&y, hidden));
         report("grouped", &y);
@@ -334,11 +551,20 @@ impl<'a> Pool<'a> {
         for (buffer, kind) in [(&codes, 0), (&scales, 1)] {
             // SAFETY: units beyond the buffer return.
             unsafe {
-                fill::launch_unchecked(&bench.client, CubeCount::Static(32768, buffer.len().div_ceil(32768 * 256) as u32, 1), CubeDim::new_1d(256), arg(buffer, 1), 7, kind);
+                fill::launch_unchecked(
+                    &bench.client,
+                    CubeCount::Static(32768, buffer.len().div_ceil(32768 * 256) as u32, 1),
+                    CubeDim::new_1d(256),
+                    arg(buffer, 1),
+                    7,
+                    kind,
+                );
             }
         }
         let mut random = Random(3);
-        let x: Vec<bf16> = (0..4096 * 4096).map(|_| bf16::from_f32(random.unit())).collect();
+        let x: Vec<bf16> = (0..4096 * 4096)
+            .map(|_| bf16::from_f32(random.unit()))
+            .collect();
         Self {
             codes,
             scales,
@@ -350,8 +576,23 @@ impl<'a> Pool<'a> {
     }
 
     /// Matrix number `index` of those that fit in the pool.
-    fn matrix(&self, index: usize, matrices: usize, rows: usize, width: usize, gated: bool) -> Matrix {
-        let tiling = Tiling::new(NVFP4, Shape { matrices, rows, width, gated });
+    fn matrix(
+        &self,
+        index: usize,
+        matrices: usize,
+        rows: usize,
+        width: usize,
+        gated: bool,
+    ) -> Matrix {
+        let tiling = Tiling::new(
+            NVFP4,
+            Shape {
+                matrices,
+                rows,
+                width,
+                gated,
+            },
+        );
         let (codes, scales) = (tiling.code_words(matrices), tiling.scale_words(matrices));
         let count = CODE_WORDS / codes;
         let at = index % count;
@@ -370,52 +611,114 @@ impl<'a> Pool<'a> {
         let sink = self.bench.upload(&[0_u32; 4]);
         let grid = bytes / (16 * 4 * 256);
         self.bench.graph(count, |i| {
-            let part = self.codes.part(i % (CODE_WORDS * 4 / bytes) * (bytes / 4), bytes / 4);
+            let part = self
+                .codes
+                .part(i % (CODE_WORDS * 4 / bytes) * (bytes / 4), bytes / 4);
             // SAFETY: the grid covers the part.
             unsafe {
-                read_only::launch_unchecked(&self.bench.client, CubeCount::Static(grid as u32, 1, 1), CubeDim::new_1d(256), arg(&part, 4), arg(&sink, 1));
+                read_only::launch_unchecked(
+                    &self.bench.client,
+                    CubeCount::Static(grid as u32, 1, 1),
+                    CubeDim::new_1d(256),
+                    arg(&part, 4),
+                    arg(&sink, 1),
+                );
             }
         })
     }
 
     fn read_only(&self) {
-        for bytes in [1 << 30, 175_177_728, 14_155_776, 7_077_888, 5_898_240, 4_718_592] {
+        for bytes in [
+            1 << 30,
+            175_177_728,
+            14_155_776,
+            7_077_888,
+            5_898_240,
+            4_718_592,
+        ] {
             let us = self.read_time(bytes);
-            println!("read only {:9.1} KB: {us:8.2} us {:6.0} GB/s", bytes as f64 / 1024.0, bytes as f64 / us / 1e3);
+            println!(
+                "read only {:9.1} KB: {us:8.2} us {:6.0} GB/s",
+                bytes as f64 / 1024.0,
+                bytes as f64 / us / 1e3
+            );
         }
     }
 
     fn row(&self, what: &str, us: f64, bytes: usize) {
         let read = self.read_time(bytes / 16384 * 16384);
-        println!("{what:36} {us:8.2} us {:6.0} GB/s  read-only {read:7.2} us: {:5.1} %", bytes as f64 / us / 1e3, read / us * 100.0);
+        println!(
+            "{what:36} {us:8.2} us {:6.0} GB/s  read-only {read:7.2} us: {:5.1} %",
+            bytes as f64 / us / 1e3,
+            read / us * 100.0
+        );
     }
 
     fn gemv(&self) {
-        for (name, rows, width) in [("qkv 5120x2048", 5120, 2048), ("o_proj 2048x4096", 2048, 4096), ("head 152064x2048", 152_064, 2048), ("talker qkv 3072x1024", 3072, 1024)] {
+        for (name, rows, width) in [
+            ("qkv 5120x2048", 5120, 2048),
+            ("o_proj 2048x4096", 2048, 4096),
+            ("head 152064x2048", 152_064, 2048),
+            ("talker qkv 3072x1024", 3072, 1024),
+        ] {
             let bytes = rows * width / 16 * 9;
             let count = (CODE_WORDS * 8 / (rows * width)).clamp(6, 200);
-            let a = Activations { buffer: self.x.clone(), split: false };
+            let a = Activations {
+                buffer: self.x.clone(),
+                split: false,
+            };
             for tokens in [1, 2, 4, 8, 16] {
-                let us = self.bench.graph(count, |i| few::few(&self.bench.client, &self.matrix(i, 1, rows, width, false), (&a, tokens), &self.y));
+                let us = self.bench.graph(count, |i| {
+                    few::few(
+                        &self.bench.client,
+                        &self.matrix(i, 1, rows, width, false),
+                        (&a, tokens),
+                        &self.y,
+                    )
+                });
                 self.row(&format!("{name} rows {tokens}"), us, bytes);
             }
         }
     }
 
     fn experts(&self) {
-        let a = Activations { buffer: self.x.clone(), split: false };
+        let a = Activations {
+            buffer: self.x.clone(),
+            split: false,
+        };
         for tokens in [1, 2, 4, 8] {
             let ids: Vec<Buffer> = (0..16)
-                .map(|set| self.bench.upload(&(0..tokens * TOP_K).map(|i| ((set + 16 * ((i * 5 + set) % TOP_K) + i / TOP_K * 37) % EXPERTS) as u32).collect::<Vec<_>>()))
+                .map(|set| {
+                    self.bench.upload(
+                        &(0..tokens * TOP_K)
+                            .map(|i| {
+                                ((set + 16 * ((i * 5 + set) % TOP_K) + i / TOP_K * 37) % EXPERTS)
+                                    as u32
+                            })
+                            .collect::<Vec<_>>(),
+                    )
+                })
                 .collect();
             let weights = self.bench.upload(&vec![0.125_f32; tokens * TOP_K]);
             let bytes = tokens * TOP_K * 1536 * 2048 / 16 * 9;
             let us = self.bench.graph(80, |i| {
-                few::gate_up(&self.bench.client, &self.matrix(i, EXPERTS, 1536, 2048, true), &a, (&ids[i / 5 % 16], TOP_K), (&self.y, 768));
+                few::gate_up(
+                    &self.bench.client,
+                    &self.matrix(i, EXPERTS, 1536, 2048, true),
+                    &a,
+                    (&ids[i / 5 % 16], TOP_K),
+                    (&self.y, 768),
+                );
             });
             self.row(&format!("experts gate_up rows {tokens}"), us, bytes);
             let us = self.bench.graph(160, |i| {
-                few::down(&self.bench.client, &self.matrix(i, EXPERTS, 2048, 768, false), &a, ([&ids[i / 10 % 16], &weights], TOP_K), &self.y);
+                few::down(
+                    &self.bench.client,
+                    &self.matrix(i, EXPERTS, 2048, 768, false),
+                    &a,
+                    ([&ids[i / 10 % 16], &weights], TOP_K),
+                    &self.y,
+                );
             });
             self.row(&format!("experts down rows {tokens}"), us, bytes / 2);
         }
@@ -423,29 +726,94 @@ impl<'a> Pool<'a> {
 
     fn gemm(&self) {
         let client = &self.bench.client;
-        let a = Activations { buffer: self.x.clone(), split: false };
+        let a = Activations {
+            buffer: self.x.clone(),
+            split: false,
+        };
         for tokens in [128, 512, 4096] {
-            for (name, rows, width) in [("qkv 5120x2048", 5120, 2048), ("o_proj 2048x4096", 2048, 4096)] {
-                for (down, across, tiles, groups) in [(8, 1, 2, 16), (4, 1, 2, 16), (4, 1, 1, 16), (8, 1, 1, 16), (8, 1, 2, 8), (8, 1, 1, 8), (4, 1, 1, 8)] {
-                    let blocking = Blocking { down, across, tiles, groups };
-                    let us = self.bench.graph(8, |i| many::many(client, &self.matrix(i, 1, rows, width, false), (&a, tokens), &self.y, blocking));
-                    println!("{name} rows {tokens} {blocking:?}: {us:9.1} us {:6.1} TFLOP/s", 2.0 * (tokens * rows * width) as f64 / us / 1e6);
+            for (name, rows, width) in [
+                ("qkv 5120x2048", 5120, 2048),
+                ("o_proj 2048x4096", 2048, 4096),
+            ] {
+                for (down, across, tiles, groups) in [
+                    (8, 1, 2, 16),
+                    (4, 1, 2, 16),
+                    (4, 1, 1, 16),
+                    (8, 1, 1, 16),
+                    (8, 1, 2, 8),
+                    (8, 1, 1, 8),
+                    (4, 1, 1, 8),
+                ] {
+                    let blocking = Blocking {
+                        down,
+                        across,
+                        tiles,
+                        groups,
+                    };
+                    let us = self.bench.graph(8, |i| {
+                        many::many(
+                            client,
+                            &self.matrix(i, 1, rows, width, false),
+                            (&a, tokens),
+                            &self.y,
+                            blocking,
+                        )
+                    });
+                    println!(
+                        "{name} rows {tokens} {blocking:?}: {us:9.1} us {:6.1} TFLOP/s",
+                        2.0 * (tokens * rows * width) as f64 / us / 1e6
+                    );
                 }
             }
-            let ids: Vec<u32> = (0..tokens * TOP_K).map(|i| ((i * 37 + i / TOP_K * 11) % EXPERTS) as u32).collect();
+            let ids: Vec<u32> = (0..tokens * TOP_K)
+                .map(|i| ((i * 37 + i / TOP_K * 11) % EXPERTS) as u32)
+                .collect();
             let ids = self.bench.upload(&ids);
             let weights = self.bench.upload(&vec![0.125_f32; tokens * TOP_K]);
-            let us = self.bench.graph(8, |_| drop(Plan::new(client, (&ids, TOP_K), EXPERTS, false)));
+            let us = self.bench.graph(8, |_| {
+                drop(Plan::new(client, (&ids, TOP_K), EXPERTS, false))
+            });
             println!("plan rows {tokens}: {us:9.1} us");
             let plan = Plan::new(client, (&ids, TOP_K), EXPERTS, false);
             let h = self.bench.room::<bf16>(tokens * TOP_K * 768);
-            let us = self.bench.graph(8, |i| many::gate_up(client, &self.matrix(i, EXPERTS, 1536, 2048, true), &a, &plan, (&h, 768)));
-            println!("grouped gate_up rows {tokens}: {us:9.1} us {:6.1} TFLOP/s", 2.0 * (tokens * TOP_K * 1536 * 2048) as f64 / us / 1e6);
+            let us = self.bench.graph(8, |i| {
+                many::gate_up(
+                    client,
+                    &self.matrix(i, EXPERTS, 1536, 2048, true),
+                    &a,
+                    &plan,
+                    (&h, 768),
+                )
+            });
+            println!(
+                "grouped gate_up rows {tokens}: {us:9.1} us {:6.1} TFLOP/s",
+                2.0 * (tokens * TOP_K * 1536 * 2048) as f64 / us / 1e6
+            );
             let parts = self.bench.room::<bf16>(tokens * TOP_K * 2048);
-            let h = Activations { buffer: h, split: false };
-            let us = self.bench.graph(8, |i| many::down(client, &self.matrix(i, EXPERTS, 2048, 768, false), &h, (&plan, &weights), &parts));
-            println!("grouped down rows {tokens}: {us:9.1} us {:6.1} TFLOP/s", 2.0 * (tokens * TOP_K * 768 * 2048) as f64 / us / 1e6);
-            let us = self.bench.graph(8, |_| plan::sum_slots(client, (&parts, TOP_K), (&self.y.part(0, tokens * 2048), 2048)));
+            let h = Activations {
+                buffer: h,
+                split: false,
+            };
+            let us = self.bench.graph(8, |i| {
+                many::down(
+                    client,
+                    &self.matrix(i, EXPERTS, 2048, 768, false),
+                    &h,
+                    (&plan, &weights),
+                    &parts,
+                )
+            });
+            println!(
+                "grouped down rows {tokens}: {us:9.1} us {:6.1} TFLOP/s",
+                2.0 * (tokens * TOP_K * 768 * 2048) as f64 / us / 1e6
+            );
+            let us = self.bench.graph(8, |_| {
+                plan::sum_slots(
+                    client,
+                    (&parts, TOP_K),
+                    (&self.y.part(0, tokens * 2048), 2048),
+                )
+            });
             println!("sum of slots rows {tokens}: {us:9.1} us");
         }
     }
@@ -469,7 +837,11 @@ fn read_only(w: &[Vector<u32, Const<4>>], y: &mut [u32]) {
     let mut s = 0u32;
     #[unroll]
     for i in 0..4usize {
-        s = s ^ v[i].extract(0usize) ^ v[i].extract(1usize) ^ v[i].extract(2usize) ^ v[i].extract(3usize);
+        s = s
+            ^ v[i].extract(0usize)
+            ^ v[i].extract(1usize)
+            ^ v[i].extract(2usize)
+            ^ v[i].extract(3usize);
     }
     if s == 0x12345678u32 {
         y[0] = s;

@@ -74,3 +74,31 @@ impl Buffer {
         }
     }
 }
+
+/// Rows of one width; a row's elements lie side by side.
+#[derive(Clone, Debug)]
+pub struct Matrix {
+    /// The elements.
+    pub buffer: Buffer,
+    /// Number of rows.
+    pub rows: usize,
+    /// Elements of a row.
+    pub width: usize,
+    /// Elements from one row to the next.
+    pub stride: usize,
+}
+
+/// Rows of heads of one width; a head's elements lie side by side.
+#[derive(Clone, Debug)]
+pub struct Heads {
+    /// The elements.
+    pub buffer: Buffer,
+    /// Number of rows.
+    pub rows: usize,
+    /// Heads of a row.
+    pub heads: usize,
+    /// Elements of a head.
+    pub width: usize,
+    /// Elements from one row, and from one head, to the next.
+    pub strides: [usize; 2],
+}

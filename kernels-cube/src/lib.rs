@@ -1,9 +1,37 @@
 //! GPU kernels, written once in CubeCL: launchers over plain buffers, without a tensor library.
 //!
-//! - [`packed`]: products with matrices of 4- and 8-bit values
+//! They run on CUDA and on WGPU: planes of 8 to 64 units or none, at most 32 KiB of shared memory, indices in 32 bits,
+//! launches whose accesses are checked. Whatever the elements' types, sums are formed in f32 and in a fixed order.
+//!
+//! | launcher | shapes | kernel |
+//! |---|---|---|
+//! | [`linear()`] | `[rows, depth] x [out, depth]`, or causal convolution | lanes along a row of the weight; tiles |
+//! | [`norm()`] | `[rows, heads, width]` | one cube a head |
+//! | [`rope()`] | `[rows, heads, width]` | one unit a pair |
+//! | [`attention()`] | `[rows, heads, head_dim] x [keys, kv_heads, head_dim]` | online softmax over tiles of keys |
+//! | [`map`], [`swiglu`], [`snake`] | `[rows, width]` | one unit an element |
+//! | [`route()`] | `[rows, experts]` | one cube a row |
+//! | [`packed`] | matrices of 4- and 8-bit values | in checkpoint order on any device, in tiles on matrix units |
+//! | [`experts()`] | `[rows, hidden]` | lanes along a row of an expert's weight |
 
+mod activation;
+pub mod attention;
 mod buffer;
+mod experts;
 mod grid;
+pub mod linear;
+mod math;
+mod norm;
 pub mod packed;
+mod reduce;
+mod rope;
+mod route;
 
-pub use buffer::Buffer;
+pub use activation::{Function, map, snake, swiglu};
+pub use attention::{Attention, Seen, attention};
+pub use buffer::{Buffer, Heads, Matrix};
+pub use experts::{ExpertMatrices, experts};
+pub use linear::{Product, Taps, linear};
+pub use norm::{NormParameters, norm};
+pub use rope::{Angles, rope};
+pub use route::{Routes, route};

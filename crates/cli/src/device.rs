@@ -23,7 +23,7 @@ compile_error!(
 /// What `--device` can say.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Choice {
-    /// The best device that runs at full speed.
+    /// The first backend that works, cards before the CPU.
     Auto,
     /// A device of this backend; the number counts those that [`devices`] lists.
     On(Backend, usize),
@@ -52,6 +52,8 @@ pub(crate) struct Found {
 impl Backend {
     pub(crate) const ALL: [Self; 5] =
         [Self::Cpu, Self::Cuda, Self::Vulkan, Self::Wgpu, Self::Metal];
+    /// The order in which `auto` tries them.
+    const PREFERRED: [Self; 5] = [Self::Cuda, Self::Metal, Self::Vulkan, Self::Wgpu, Self::Cpu];
 
     /// As `--device` names it.
     pub(crate) const fn name(self) -> &'static str {
@@ -129,30 +131,39 @@ impl fmt::Display for Choice {
 }
 
 impl Choice {
-    /// The backend that is meant.
-    pub(crate) fn backend(self) -> Backend {
+    /// The backend that is named, if any is.
+    pub(crate) fn backend(self) -> Option<Backend> {
         match self {
-            Self::On(backend, _) => backend,
-            Self::SoftwareVulkan => Backend::Vulkan,
-            // GPUs run through plain operations so far, slower than the CPU's own kernels.
-            Self::Auto => {
-                let compiled = Backend::ALL
-                    .into_iter()
-                    .find(|backend| backend.is_compiled());
-                compiled.unwrap_or(Backend::Cpu)
-            }
+            Self::On(backend, _) => Some(backend),
+            Self::SoftwareVulkan => Some(Backend::Vulkan),
+            Self::Auto => None,
         }
     }
 
     /// Finds the device.
     pub(crate) fn open(self) -> Result<Found, Failure> {
-        if self == Self::SoftwareVulkan {
-            return Err(Failure::advised(
-                "--device vulkan:cpu: software Vulkan adapters compute matrix products wrongly or crash in them",
-                "use --device cpu, which is faster too",
-            ));
+        match self {
+            Self::Auto => first_that_works(),
+            Self::On(backend, number) => {
+                self.needs(backend)?;
+                self.numbered(backend, number)
+            }
+            Self::SoftwareVulkan => {
+                self.needs(Backend::Vulkan)?;
+                let name = self.to_string();
+                let found = software_vulkan().map(|device| Found { device, name });
+                found.ok_or_else(|| {
+                    Failure::advised(
+                        format!("--device {self}: no software Vulkan adapter found"),
+                        "install one, such as Mesa's lavapipe (Debian: mesa-vulkan-drivers)",
+                    )
+                })
+            }
         }
-        let backend = self.backend();
+    }
+
+    /// Fails unless `backend` is in this executable and works on this machine.
+    fn needs(self, backend: Backend) -> Result<(), Failure> {
         if !backend.is_compiled() {
             return Err(Failure::advised(
                 format!(
@@ -165,17 +176,16 @@ impl Choice {
                 ),
             ));
         }
-        let number = if let Self::On(_, number) = self {
-            number
-        } else {
-            0
-        };
-        if let Some(problem) = problems(backend).into_iter().next() {
-            return Err(Failure::advised(
+        match problems(backend).into_iter().next() {
+            None => Ok(()),
+            Some(problem) => Err(Failure::advised(
                 format!("--device {self}: {}", problem.what),
                 problem.remedy,
-            ));
+            )),
         }
+    }
+
+    fn numbered(self, backend: Backend, number: usize) -> Result<Found, Failure> {
         let found = devices(backend);
         let count = found.len();
         found.into_iter().nth(number).ok_or_else(|| {
@@ -190,6 +200,31 @@ impl Choice {
             )
         })
     }
+}
+
+/// The first device of the first backend that has one; adapters that are programs are only taken when they are named.
+fn first_that_works() -> Result<Found, Failure> {
+    let compiled = Backend::PREFERRED
+        .into_iter()
+        .filter(|backend| backend.is_compiled());
+    let working = compiled.filter(|backend| problems(*backend).is_empty());
+    let mut found = working.flat_map(devices);
+    found.next().ok_or_else(|| {
+        Failure::advised(
+            "--device auto: no device that this executable can use",
+            "see `burn-omni doctor` for what is missing, or build with the feature flex for the CPU",
+        )
+    })
+}
+
+/// The Vulkan adapter that is a program, where one is installed.
+fn software_vulkan() -> Option<Device> {
+    #[cfg(feature = "vulkan")]
+    return panics::attempt(burn_omni_ops::adapter::software_vulkan)
+        .ok()
+        .flatten();
+    #[cfg(not(feature = "vulkan"))]
+    None
 }
 
 /// What keeps a backend from working, and what to do about it.

@@ -9,15 +9,17 @@
 //!
 //! | operation | shapes | CPU (`Flex`) | GPU (`CubeBackend`) |
 //! |---|---|---|---|
-//! | [`linear`] | `[rows, in] x [out, in] -> [rows, out]` | gemv, small product, panel gemm | reference |
-//! | [`rms_norm`], [`layer_norm`] | `[rows, heads, width]` | row kernel | reference |
-//! | [`rope`] | `[rows, heads, head_dim]` | row kernel | reference |
-//! | [`attention`] | `[rows, heads, head_dim] x [keys, kv_heads, head_dim]` | blocked gemm, grouped heads | reference |
-//! | [`swiglu`], [`gelu`], [`gelu_tanh`], [`snake`] | `[rows, width]` | row kernel | reference |
-//! | [`route`], [`experts`] | `[rows, experts]`, `[rows, hidden]` | only the rows routed to an expert | reference |
-//! | [`packed_linear`], [`packed_experts`], [`unpack`] | [`Packed`] matrices | decoded in registers; panel gemm for many rows | reference |
-//! | [`causal_conv1d`] | `[history + rows, in] x [out, taps * in]` | small product or gemm over overlapping rows | reference |
+//! | [`linear`] | `[rows, in] x [out, in] -> [rows, out]` | gemv, small product, panel gemm | lanes along a row, tiles |
+//! | [`rms_norm`], [`layer_norm`] | `[rows, heads, width]` | row kernel | one cube a head |
+//! | [`rope`] | `[rows, heads, head_dim]` | row kernel | one unit a pair |
+//! | [`attention`] | `[rows, heads, head_dim] x [keys, kv_heads, head_dim]` | blocked gemm, grouped heads | online softmax |
+//! | [`swiglu`], [`gelu`], [`gelu_tanh`], [`snake`] | `[rows, width]` | row kernel | one unit a number |
+//! | [`route`], [`experts`] | `[rows, experts]`, `[rows, hidden]` | only the rows routed to an expert | lanes along a row |
+//! | [`packed_linear`], [`packed_experts`], [`unpack`] | [`Packed`] matrices | decoded in registers; panel gemm for many rows | matrix units over tiles, else decoded in registers |
+//! | [`causal_conv1d`] | `[history + rows, in] x [out, taps * in]` | product over overlapping rows | the same |
 
+#[cfg(feature = "vulkan")]
+pub mod adapter;
 mod attention;
 #[expect(
     clippy::too_many_arguments,

@@ -52,7 +52,11 @@ impl Layout {
         Self {
             coding,
             words,
-            blocks: if coding.block == 0 { 0 } else { columns.div_ceil(coding.block) },
+            blocks: if coding.block == 0 {
+                0
+            } else {
+                columns.div_ceil(coding.block)
+            },
             width: shape.width,
             units: (words / 4).next_power_of_two().clamp(1, 32),
         }
@@ -148,7 +152,11 @@ pub fn down(
     unsafe {
         down_kernel::launch_unchecked(
             client,
-            CubeCount::Static(matrix.shape.rows.div_ceil(layout.rows()) as u32, (ids.len() / slots) as u32, 1),
+            CubeCount::Static(
+                matrix.shape.rows.div_ceil(layout.rows()) as u32,
+                (ids.len() / slots) as u32,
+                1,
+            ),
             CubeDim::new_2d(layout.units as u32, layout.rows() as u32),
             h.arg(),
             matrix.codes.arg(),
@@ -265,7 +273,7 @@ fn accumulate<X: Float>(
         #[unroll]
         for i in 0..per_word {
             let at = column + i;
-            if comptime!(layout.width % COLUMNS == 0) || at < layout.width {
+            if comptime!(layout.width.is_multiple_of(COLUMNS)) || at < layout.width {
                 let value = value_of(word, i, table, coding) * factor + offset;
                 #[unroll]
                 for token in 0..tokens {
@@ -281,7 +289,12 @@ fn accumulate<X: Float>(
 
 /// The sum over the units of this row for `token`, for the unit that asks.
 #[cube]
-fn reduced(parts: &Shared<[f32]>, token: usize, #[comptime] layout: Layout, #[comptime] tokens: usize) -> f32 {
+fn reduced(
+    parts: &Shared<[f32]>,
+    token: usize,
+    #[comptime] layout: Layout,
+    #[comptime] tokens: usize,
+) -> f32 {
     let mut sum = 0.0f32;
     #[unroll]
     for unit in 0..layout.units {
@@ -313,11 +326,14 @@ fn product_kernel<X: Float>(
     for token in 0..tokens {
         sums[token] = 0.0f32;
     }
-    accumulate::<X>(&mut sums, x, first, rows, codes, scales, table, row, layout, tokens);
+    accumulate::<X>(
+        &mut sums, x, first, rows, codes, scales, table, row, layout, tokens,
+    );
     let mut parts = Shared::<[f32]>::new_slice(comptime!(UNITS * tokens));
     #[unroll]
     for token in 0..tokens {
-        parts[(UNIT_POS_Y as usize * layout.units + UNIT_POS_X as usize) * tokens + token] = sums[token];
+        parts[(UNIT_POS_Y as usize * layout.units + UNIT_POS_X as usize) * tokens + token] =
+            sums[token];
     }
     sync_cube();
     let mut token = UNIT_POS_X as usize;
@@ -354,8 +370,30 @@ fn gate_up_kernel<X: Float>(
     let mut up_sum = Array::<f32>::new(1usize);
     gate_sum[0] = 0.0f32;
     up_sum[0] = 0.0f32;
-    accumulate::<X>(&mut gate_sum, x, from, last, codes, scales, table, gate, layout, 1usize);
-    accumulate::<X>(&mut up_sum, x, from, last, codes, scales, table, gate + half, layout, 1usize);
+    accumulate::<X>(
+        &mut gate_sum,
+        x,
+        from,
+        last,
+        codes,
+        scales,
+        table,
+        gate,
+        layout,
+        1usize,
+    );
+    accumulate::<X>(
+        &mut up_sum,
+        x,
+        from,
+        last,
+        codes,
+        scales,
+        table,
+        gate + half,
+        layout,
+        1usize,
+    );
     let mut parts = Shared::<[f32]>::new_slice(comptime!(UNITS * 2));
     let at = UNIT_POS_Y as usize * layout.units + UNIT_POS_X as usize;
     parts[at * 2usize] = gate_sum[0];
@@ -392,7 +430,18 @@ fn down_kernel<X: Float>(
         let at = ids[choice] as usize * out + row;
         let mut sum = Array::<f32>::new(1usize);
         sum[0] = 0.0f32;
-        accumulate::<f32>(&mut sum, h, choice, choice + 1usize, codes, scales, table, at, layout, 1usize);
+        accumulate::<f32>(
+            &mut sum,
+            h,
+            choice,
+            choice + 1usize,
+            codes,
+            scales,
+            table,
+            at,
+            layout,
+            1usize,
+        );
         total += sum[0] * gains[at] * weights[choice];
     }
     let mut parts = Shared::<[f32]>::new_slice(UNITS);
@@ -425,7 +474,8 @@ fn unpack_kernel(
     if comptime!(coding.block > 0) {
         block = row * layout.blocks + column / coding.block;
     }
-    let mut value = value_of(word, column % per_word, table, coding) * factor_of(scales, block, coding);
+    let mut value =
+        value_of(word, column % per_word, table, coding) * factor_of(scales, block, coding);
     if comptime!(coding.scaling == Scaling::Affine) {
         value += f32::from_bits(scales[block * 2usize + 1usize]);
     }

@@ -162,7 +162,8 @@ impl Report {
             .into_iter()
             .filter(|backend| backend.is_compiled());
         let features: Vec<_> = compiled.map(Backend::feature).collect();
-        let cuda = Backend::Cuda.is_compiled() || args.device.device.backend() == Backend::Cuda;
+        let cuda =
+            Backend::Cuda.is_compiled() || args.device.device.backend() == Some(Backend::Cuda);
         Self {
             version: env!("CARGO_PKG_VERSION"),
             features,

@@ -84,7 +84,10 @@ pub(crate) fn inspect(args: &InspectArgs, output: &Output) -> Result<(), Failure
     } else {
         output::data(&report.text())?;
     }
-    report.warnings.iter().for_each(|warning| output.warning(warning));
+    report
+        .warnings
+        .iter()
+        .for_each(|warning| output.warning(warning));
     report.verdict()
 }
 
@@ -112,12 +115,7 @@ fn problems(
 }
 
 impl Report {
-    fn new(
-        dir: &Path,
-        checkpoint: &Checkpoint,
-        config: &Config,
-        args: &InspectArgs,
-    ) -> Self {
+    fn new(dir: &Path, checkpoint: &Checkpoint, config: &Config, args: &InspectArgs) -> Self {
         let max_context = args.context.max_context;
         let quantize = args.quantize.quantize.format();
         let longest = config.thinker.text_config.max_position_embeddings;

@@ -11,7 +11,12 @@ use crate::grid::flat;
 /// - x: `[rows, width]`
 /// - output: bf16 `[rows, 1 or 2, columns]`
 #[must_use]
-pub fn round(client: &Client, (x, width): (&Buffer, usize), columns: usize, split: bool) -> Activations {
+pub fn round(
+    client: &Client,
+    (x, width): (&Buffer, usize),
+    columns: usize,
+    split: bool,
+) -> Activations {
     let halves = if split { 2 } else { 1 };
     let count = x.len() / width * halves * columns;
     let rounded = Buffer::empty(client, half::bf16::elem_type_native(), count);
@@ -31,7 +36,30 @@ pub fn round(client: &Client, (x, width): (&Buffer, usize), columns: usize, spli
             x.elem,
         );
     }
-    Activations { buffer: rounded, split }
+    Activations {
+        buffer: rounded,
+        split,
+    }
+}
+
+/// So many zeros.
+#[must_use]
+pub fn zeros(client: &Client, count: usize, split: bool) -> Activations {
+    let buffer = Buffer::empty(client, half::bf16::elem_type_native(), count);
+    let (cubes, dim) = flat(count);
+    #[expect(unsafe_code, reason = "kernels are launched without bounds checks")]
+    // SAFETY: units beyond the numbers return.
+    unsafe {
+        zeros_kernel::launch_unchecked(client, cubes, dim, buffer.arg());
+    }
+    Activations { buffer, split }
+}
+
+#[cube(launch_unchecked)]
+fn zeros_kernel(x: &mut [half::bf16]) {
+    if ABSOLUTE_POS < x.len() {
+        x[ABSOLUTE_POS] = half::bf16::cast_from(0.0f32);
+    }
 }
 
 #[cube(launch_unchecked)]
@@ -53,7 +81,7 @@ fn round_kernel<X: Float>(
     let mut value = 0.0f32;
     if comptime!(split) {
         let rest = row % 2usize;
-        row = row / 2usize;
+        row /= 2usize;
         if column < width {
             value = f32::cast_from(x[row * width + column]);
             if rest == 1usize {

@@ -65,7 +65,8 @@ impl Work {
         };
         let wanted = pairs.div_ceil(PLANES).max(wanted).min(tiling.pairs);
         // The pairs of a plane are of one expert.
-        let each = (wanted..=tiling.pairs).find(|each| slots == 1 || tiling.pairs.is_multiple_of(*each));
+        let each =
+            (wanted..=tiling.pairs).find(|each| slots == 1 || tiling.pairs.is_multiple_of(*each));
         Self {
             mode,
             tiling,
@@ -173,7 +174,11 @@ impl Launch {
         unsafe {
             few_kernel::launch_unchecked(
                 client,
-                CubeCount::Static(work.tiling.tiles.div_ceil(work.tiles) as u32, self.jobs as u32, 1),
+                CubeCount::Static(
+                    work.tiling.tiles.div_ceil(work.tiles) as u32,
+                    self.jobs as u32,
+                    1,
+                ),
                 CubeDim::new_2d(32, work.planes() as u32),
                 matrix.codes.vectors(4),
                 matrix.scales.arg(),
@@ -235,7 +240,17 @@ fn few_kernel<Y: Float>(
     #[unroll]
     for i in 0..work.each {
         if comptime!(!work.ragged()) || first + i < work.pairs {
-            multiply(&mut sums, codes, scales, x, matrix, pair + i, row, columns as usize, work);
+            multiply(
+                &mut sums,
+                codes,
+                scales,
+                x,
+                matrix,
+                pair + i,
+                row,
+                columns as usize,
+                work,
+            );
         }
     }
     let mut parts = Shared::<[f32]>::new_slice(comptime!(work.planes() * work.parts()));
@@ -337,7 +352,8 @@ fn load_values(
         let wanted = group * COLUMNS + lane / 4usize;
         let last = columns - 1usize;
         let column = select(wanted < last, wanted, last);
-        let from = ((row + column) * tiling.pairs + pair) * comptime!(BLOCKS * tiling.block) + lane % 4usize * tiling.block;
+        let from = ((row + column) * tiling.pairs + pair) * comptime!(BLOCKS * tiling.block)
+            + lane % 4usize * tiling.block;
         #[unroll]
         for c in 0..chunks {
             let start = comptime!(c / (chunks / 2) * 4 * tiling.block + c % (chunks / 2) * 16);
@@ -373,7 +389,10 @@ fn share(
             lo *= gain_of(gains, matrix, row, rows);
             hi *= gain_of(gains, matrix, row + 8usize, rows);
         }
-        let at = plane * work.parts() + comptime!(i * COLUMNS * ROWS) + lane % 4usize * comptime!(2 * ROWS) + lane / 4usize;
+        let at = plane * work.parts()
+            + comptime!(i * COLUMNS * ROWS)
+            + lane % 4usize * comptime!(2 * ROWS)
+            + lane / 4usize;
         let sum = sums[i];
         parts[at] = sum.extract(0usize) * lo;
         parts[at + ROWS] = sum.extract(1usize) * lo;
@@ -419,7 +438,11 @@ fn write<Y: Float>(
         let i = output / comptime!(ROWS * COLUMNS * work.groups / halves);
         let row = (CUBE_POS_X as usize * work.tiles + i) * ROWS + slot;
         if row < rows && column < columns {
-            let mut sum = total(parts, (i * comptime!(COLUMNS * work.groups) + column) * ROWS + slot, work);
+            let mut sum = total(
+                parts,
+                (i * comptime!(COLUMNS * work.groups) + column) * ROWS + slot,
+                work,
+            );
             if comptime!(work.mode == Mode::Dense) {
                 sum *= gain_of(gains, 0usize, row, rows);
             }
@@ -447,7 +470,8 @@ fn write_gated<Y: Float>(
         if row < rows / 2usize {
             let at = i * comptime!(COLUMNS * work.groups * ROWS) + slot;
             let gate = total(parts, at, work) * gain_of(gains, matrix, row, rows);
-            let up = total(parts, at + comptime!(ROWS / 2), work) * gain_of(gains, matrix, row + rows / 2usize, rows);
+            let up = total(parts, at + comptime!(ROWS / 2), work)
+                * gain_of(gains, matrix, row + rows / 2usize, rows);
             let value = gate / (1.0f32 + (-gate).exp()) * up;
             let rounded = Y::cast_from(value);
             let to = CUBE_POS_Y as usize * work.halves() * stride + row;

@@ -17,6 +17,8 @@ use crate::Buffer;
 
 type N4 = Const<4>;
 
+/// Cubes that keep the multiprocessors of a large GPU busy.
+const BUSY: usize = 384;
 /// Chunks of activations in shared memory.
 const STAGES: usize = 4;
 /// Vectors of eight bf16 in a column of a chunk.
@@ -38,16 +40,24 @@ pub struct Blocking {
 }
 
 impl Blocking {
-    /// The blocking for about `columns` columns of one matrix.
+    /// The blocking for about `columns` columns of a matrix with this many tiles below one another.
+    ///
+    /// Large blocks do more with what they load; small ones keep more multiprocessors busy.
     #[must_use]
-    pub const fn of(columns: usize) -> Self {
-        let (down, tiles, groups) = match columns {
+    pub const fn of(columns: usize, tiles: usize) -> Self {
+        let (down, tiles_each, groups) = match columns {
             0..=16 => (8, 1, 2),
             17..=32 => (8, 1, 4),
-            33..=64 => (8, 1, 8),
+            33..=64 => (4, 1, 8),
+            _ if tiles < BUSY * 8 && columns.div_ceil(128) * tiles.div_ceil(8) < BUSY => (4, 1, 8),
             _ => (4, 2, 16),
         };
-        Self { down, across: 1, tiles, groups }
+        Self {
+            down,
+            across: 1,
+            tiles: tiles_each,
+            groups,
+        }
     }
 
     /// Columns of a cube.
@@ -102,31 +112,61 @@ impl Work {
 ///
 /// - x: bf16 `[rows, 1 or 2, columns]`
 /// - y: `[rows, rows of the matrix]`
-pub fn many(client: &Client, matrix: &Matrix, (x, rows): (&Activations, usize), y: &Buffer, blocking: Blocking) {
+pub fn many(
+    client: &Client,
+    matrix: &Matrix,
+    (x, rows): (&Activations, usize),
+    y: &Buffer,
+    blocking: Blocking,
+) {
     let columns = rows * x.halves();
     let launch = Launch {
-        work: Work { mode: Mode::Dense, tiling: matrix.tiling, blocking, split: x.split },
+        work: Work {
+            mode: Mode::Dense,
+            tiling: matrix.tiling,
+            blocking,
+            split: x.split,
+        },
         grid: columns.div_ceil(blocking.columns()),
         columns,
         stride: matrix.rows,
         slots: 1,
     };
     let unused = &matrix.codes;
-    launch.go(client, matrix, [&x.buffer, y, unused, unused, &matrix.gains]);
+    launch.go(
+        client,
+        matrix,
+        [&x.buffer, y, unused, unused, &matrix.gains],
+    );
 }
 
 /// `silu(gate) * up` of the chosen experts of each row, in the plan's order.
 ///
 /// - h: bf16 `[rows * slots, 1 or 2, stride]`
-pub fn gate_up(client: &Client, matrix: &Matrix, x: &Activations, plan: &Plan, (h, stride): (&Buffer, usize)) {
+pub fn gate_up(
+    client: &Client,
+    matrix: &Matrix,
+    x: &Activations,
+    plan: &Plan,
+    (h, stride): (&Buffer, usize),
+) {
     let launch = Launch {
-        work: Work { mode: Mode::GateUp, tiling: matrix.tiling, blocking: plan.blocking, split: x.split },
+        work: Work {
+            mode: Mode::GateUp,
+            tiling: matrix.tiling,
+            blocking: plan.blocking,
+            split: x.split,
+        },
         grid: plan.capacity(),
         columns: 0,
         stride,
         slots: plan.slots,
     };
-    launch.go(client, matrix, [&x.buffer, h, &plan.order, &plan.blocks, &matrix.gains]);
+    launch.go(
+        client,
+        matrix,
+        [&x.buffer, h, &plan.order, &plan.blocks, &matrix.gains],
+    );
 }
 
 /// The chosen experts' outputs times their weights, one row a choice.
@@ -134,15 +174,30 @@ pub fn gate_up(client: &Client, matrix: &Matrix, x: &Activations, plan: &Plan, (
 /// - h: what [`gate_up`] wrote
 /// - weights: f32 `[rows, slots]`
 /// - parts: `[rows, slots, rows of the matrix]`
-pub fn down(client: &Client, matrix: &Matrix, h: &Activations, (plan, weights): (&Plan, &Buffer), parts: &Buffer) {
+pub fn down(
+    client: &Client,
+    matrix: &Matrix,
+    h: &Activations,
+    (plan, weights): (&Plan, &Buffer),
+    parts: &Buffer,
+) {
     let launch = Launch {
-        work: Work { mode: Mode::Down, tiling: matrix.tiling, blocking: plan.blocking, split: h.split },
+        work: Work {
+            mode: Mode::Down,
+            tiling: matrix.tiling,
+            blocking: plan.blocking,
+            split: h.split,
+        },
         grid: plan.capacity(),
         columns: 0,
         stride: matrix.rows,
         slots: plan.slots,
     };
-    launch.go(client, matrix, [&h.buffer, parts, &plan.order, &plan.blocks, weights]);
+    launch.go(
+        client,
+        matrix,
+        [&h.buffer, parts, &plan.order, &plan.blocks, weights],
+    );
 }
 
 /// A launch of [`many_kernel`].
@@ -158,13 +213,22 @@ struct Launch {
 
 impl Launch {
     fn go(&self, client: &Client, matrix: &Matrix, [x, y, order, blocks, weights]: [&Buffer; 5]) {
-        let Blocking { down, across, tiles, .. } = self.work.blocking;
+        let Blocking {
+            down,
+            across,
+            tiles,
+            ..
+        } = self.work.blocking;
         #[expect(unsafe_code, reason = "kernels are launched without bounds checks")]
         // SAFETY: the functions above state the lengths; rows and tiles beyond the last are read again and not written.
         unsafe {
             many_kernel::launch_unchecked(
                 client,
-                CubeCount::Static(matrix.tiling.tiles.div_ceil(down * tiles) as u32, self.grid as u32, 1),
+                CubeCount::Static(
+                    matrix.tiling.tiles.div_ceil(down * tiles) as u32,
+                    self.grid as u32,
+                    1,
+                ),
                 CubeDim::new_2d(32, (down * across) as u32),
                 matrix.codes.vectors(4),
                 matrix.scales.arg(),
@@ -186,7 +250,10 @@ impl Launch {
 }
 
 #[cube(launch_unchecked)]
-#[expect(clippy::too_many_arguments, reason = "a kernel's buffers and sizes are arguments")]
+#[expect(
+    clippy::too_many_lines,
+    reason = "one loop over what is staged, multiplied and loaded ahead"
+)]
 fn many_kernel<Y: Float>(
     codes: &[Vector<u32, N4>],
     scales: &[u32],
@@ -218,7 +285,10 @@ fn many_kernel<Y: Float>(
             terminate!();
         }
     }
-    let mut stage = Shared::<[Vector<u32, N4>]>::new_aligned_slice(comptime!(STAGES * blocking.vectors()), 16usize);
+    let mut stage = Shared::<[Vector<u32, N4>]>::new_aligned_slice(
+        comptime!(STAGES * blocking.vectors()),
+        16usize,
+    );
     let mut source = Array::<usize>::new(comptime!(blocking.copies()));
     sources(&mut source, order, first, end, slots as usize, work);
     let pairs = comptime!(tiling.pairs);
@@ -230,7 +300,8 @@ fn many_kernel<Y: Float>(
         }
         commit();
     }
-    let tile = (CUBE_POS_X as usize * blocking.down + UNIT_POS_Y as usize / blocking.across) * blocking.tiles;
+    let tile = (CUBE_POS_X as usize * blocking.down + UNIT_POS_Y as usize / blocking.across)
+        * blocking.tiles;
     let base = expert * tiling.tiles;
     let mut sums = Array::<Vector<f32, N4>>::new(comptime!(blocking.tiles * blocking.groups));
     #[unroll]
@@ -255,7 +326,14 @@ fn many_kernel<Y: Float>(
             wait(comptime!(STAGES - 2));
             sync_cube();
             if chunk + comptime!(STAGES - 1) < comptime!(pairs * chunks) {
-                copy(x, &mut stage, &source, chunk + comptime!(STAGES - 1), tiling, blocking);
+                copy(
+                    x,
+                    &mut stage,
+                    &source,
+                    chunk + comptime!(STAGES - 1),
+                    tiling,
+                    blocking,
+                );
             }
             commit();
             let mut next = Array::<Vector<u32, N4>>::new(blocking.tiles);
@@ -267,12 +345,32 @@ fn many_kernel<Y: Float>(
             }
         }
     }
-    store::<Y>(&sums, gains, order, weights, y, expert, tile, first, end, rows as usize, stride as usize, work);
+    store::<Y>(
+        &sums,
+        gains,
+        order,
+        weights,
+        y,
+        expert,
+        tile,
+        first,
+        end,
+        rows as usize,
+        stride as usize,
+        work,
+    );
 }
 
 /// Where this unit's copies of a chunk come from: vectors of `x`.
 #[cube]
-fn sources(source: &mut Array<usize>, order: &[u32], first: usize, end: usize, slots: usize, #[comptime] work: Work) {
+fn sources(
+    source: &mut Array<usize>,
+    order: &[u32],
+    first: usize,
+    end: usize,
+    slots: usize,
+    #[comptime] work: Work,
+) {
     let unit = UNIT_POS_Y as usize * 32usize + UNIT_POS_X as usize;
     let halves = work.halves();
     #[unroll]
@@ -304,9 +402,10 @@ fn copy(
     #[unroll]
     for i in 0..comptime!(blocking.copies()) {
         let at = i * blocking.units() + unit;
-        if comptime!(blocking.vectors() % blocking.units() == 0) || at < blocking.vectors() {
+        if comptime!(blocking.vectors().is_multiple_of(blocking.units())) || at < blocking.vectors()
+        {
             let column = at / VECTORS;
-            let place = column * VECTORS + (at % VECTORS ^ (column % 2usize));
+            let place = column * VECTORS + ((at % VECTORS) ^ (column % 2usize));
             let to = chunk % STAGES * blocking.vectors() + place;
             let from = source[i] + chunk_start(chunk, tiling) / 8usize;
             copy_async(&x[from..from + 1usize], &mut stage[to..to + 1usize], 4u32);
@@ -427,7 +526,10 @@ fn multiply(
 
 /// Writes the sums of this plane.
 #[cube]
-#[expect(clippy::too_many_arguments, reason = "what a kernel has, its parts need")]
+#[expect(
+    clippy::too_many_arguments,
+    reason = "what a kernel has, its parts need"
+)]
 fn store<Y: Float>(
     sums: &Array<Vector<f32, N4>>,
     gains: &[f32],
@@ -457,7 +559,8 @@ fn store<Y: Float>(
             let sum = sums[comptime!(i * blocking.groups + group)];
             #[unroll]
             for odd in 0..comptime!(2 / halves) {
-                let column = first + (side * blocking.groups + group) * GROUP + lane % 4usize * 2usize + odd;
+                let column =
+                    first + (side * blocking.groups + group) * GROUP + lane % 4usize * 2usize + odd;
                 let mut lo = sum.extract(odd);
                 let mut hi = sum.extract(comptime!(odd + 2));
                 if comptime!(work.split) {
@@ -473,7 +576,8 @@ fn store<Y: Float>(
                             let rounded = Y::cast_from(value);
                             y[column * stride + lo_row] = rounded;
                             if comptime!(work.split) {
-                                y[(column + 1usize) * stride + lo_row] = Y::cast_from(value - f32::cast_from(rounded));
+                                y[(column + 1usize) * stride + lo_row] =
+                                    Y::cast_from(value - f32::cast_from(rounded));
                             }
                         }
                     } else {

@@ -143,7 +143,7 @@ fn pack_codes(
                 #[unroll]
                 for bit in 0..4usize {
                     let set = (four >> comptime!((k * 4 + bit) as u32)) & 1u32;
-                    stored = stored ^ (set * table[comptime!(place * 4 + bit)]);
+                    stored ^= set * table[comptime!(place * 4 + bit)];
                 }
             }
         }
@@ -173,11 +173,12 @@ fn pack_scales(
         let block = pair * 8 + comptime!(byte / 2 * 4) + lane % 4;
         let scale = scale_of(scales, matrix, row, block, tiling, shape);
         let scale = if comptime!(tiling.e8m0) {
-            scale
+            // Larger ones could not be multiplied into values; no weight is that large.
+            select(scale < 142u32, scale, 142u32)
         } else {
             widen(scale)
         };
-        stored = stored | (scale << comptime!(byte as u32 * 8));
+        stored |= scale << comptime!(byte as u32 * 8);
     }
     tiled[word] = stored;
 }

@@ -28,15 +28,25 @@ impl Plan {
     /// - ids: u32 `[rows, slots]`
     /// - split: whether a row of activations is two columns
     #[must_use]
-    pub fn new(client: &Client, (ids, slots): (&Buffer, usize), experts: usize, split: bool) -> Self {
+    pub fn new(
+        client: &Client,
+        (ids, slots): (&Buffer, usize),
+        experts: usize,
+        split: bool,
+    ) -> Self {
         let choices = ids.len();
         let halves = if split { 2 } else { 1 };
-        let blocking = Blocking::of(choices * halves / experts);
+        let blocking = Blocking::of(choices * halves / experts, usize::MAX);
         let block = blocking.columns() / halves;
         // Every expert with rows may have one block that is not full.
         let capacity = choices / block + experts.min(choices);
         let u32s = |len| Buffer::empty(client, u32::elem_type_native(), len);
-        let plan = Self { order: u32s(choices), blocks: u32s(capacity * 3), slots, blocking };
+        let plan = Self {
+            order: u32s(choices),
+            blocks: u32s(capacity * 3),
+            slots,
+            blocking,
+        };
         plan.sort(client, ids, experts, block);
         plan
     }
@@ -128,12 +138,27 @@ pub fn sum_slots(client: &Client, (parts, slots): (&Buffer, usize), (y, width): 
     #[expect(unsafe_code, reason = "kernels are launched without bounds checks")]
     // SAFETY: units beyond `y` return.
     unsafe {
-        sum_kernel::launch_unchecked(client, count, dim, parts.arg(), y.arg(), slots as u32, width as u32, y.elem);
+        sum_kernel::launch_unchecked(
+            client,
+            count,
+            dim,
+            parts.arg(),
+            y.arg(),
+            slots as u32,
+            width as u32,
+            y.elem,
+        );
     }
 }
 
 #[cube(launch_unchecked)]
-fn sum_kernel<Y: Float>(parts: &[Y], y: &mut [Y], slots: u32, width: u32, #[define(Y)] _elem: ElemType) {
+fn sum_kernel<Y: Float>(
+    parts: &[Y],
+    y: &mut [Y],
+    slots: u32,
+    width: u32,
+    #[define(Y)] _elem: ElemType,
+) {
     let at = ABSOLUTE_POS;
     if at >= y.len() {
         terminate!();

@@ -1,0 +1,259 @@
+//! Packed matrices on GPUs: in tiles where the device has matrix units that take them, else in checkpoint order.
+
+use burn::tensor::DType;
+use burn_cubecl::kernel::cast;
+use burn_omni_kernels::Buffer;
+use burn_omni_kernels::packed::tiles::few::{self, FEW};
+use burn_omni_kernels::packed::tiles::many::{self, Blocking};
+use burn_omni_kernels::packed::tiles::plan::{self, Plan};
+use burn_omni_kernels::packed::tiles::{self, Activations, Tiling, activations};
+use burn_omni_kernels::packed::{Coding, Order, Scaling, Shape, rows};
+use cubecl::prelude::*;
+
+use super::buffers::{flat, tensor};
+use super::{F, I};
+use crate::PackedSpec;
+use crate::packed::{Code, Scale};
+
+/// Codes, scales and gains.
+pub(super) type Parts = (I, I, F);
+
+/// The chosen experts of each row: numbers and factors, `[rows, slots]`.
+struct Chosen {
+    ids: Buffer,
+    weights: Buffer,
+    slots: usize,
+}
+
+fn coding(spec: &PackedSpec) -> Coding {
+    Coding {
+        bytes: spec.format.code == Code::E4m3,
+        e2m1: spec.format.code == Code::E2m1,
+        scaling: match spec.format.scale {
+            Scale::None => Scaling::None,
+            Scale::E4m3 => Scaling::E4m3,
+            Scale::E8m0 => Scaling::E8m0,
+            Scale::F32 => Scaling::F32,
+            Scale::Affine => Scaling::Affine,
+        },
+        block: spec.format.block,
+    }
+}
+
+fn shape(spec: &PackedSpec) -> Shape {
+    Shape {
+        matrices: spec.matrices,
+        rows: spec.rows,
+        width: spec.width,
+        gated: spec.gated,
+    }
+}
+
+fn in_tiles(client: &Client, spec: &PackedSpec) -> bool {
+    Order::of(client, coding(spec)) == Order::Tiles
+}
+
+pub(super) fn pack(codes: I, scales: I, spec: &PackedSpec) -> (I, I) {
+    let client = codes.client.clone();
+    if !in_tiles(&client, spec) {
+        return (codes, scales);
+    }
+    let tiling = Tiling::new(coding(spec), shape(spec));
+    let counts = [
+        tiling.code_words(spec.matrices),
+        tiling.scale_words(spec.matrices),
+    ];
+    let [tiled_codes, tiled_scales] =
+        counts.map(|count| Buffer::empty(&client, u32::elem_type_native(), count));
+    let stored = [&flat(codes.clone()), &flat(scales)];
+    tiles::pack(
+        &client,
+        stored,
+        [&tiled_codes, &tiled_scales],
+        tiling,
+        shape(spec),
+    );
+    let [code_count, scale_count] = counts;
+    (
+        tensor(&codes, tiled_codes, [code_count], DType::U32),
+        tensor(&codes, tiled_scales, [scale_count], DType::U32),
+    )
+}
+
+pub(super) fn unpack(parts: Parts, spec: &PackedSpec) -> F {
+    let like = parts.2.clone();
+    let client = like.client.clone();
+    let size = [spec.matrices * spec.rows, spec.width];
+    let values = Buffer::empty(&client, f32::elem_type_native(), size[0] * size[1]);
+    if in_tiles(&client, spec) {
+        let tiles::Matrix {
+            codes,
+            scales,
+            gains,
+            tiling,
+            ..
+        } = tiled(parts, spec);
+        tiles::unpack(
+            &client,
+            [&codes, &scales, &gains],
+            &values,
+            tiling,
+            shape(spec),
+        );
+    } else {
+        rows::unpack(&client, &in_rows(parts, spec), &values);
+    }
+    tensor(&like, values, size, DType::F32)
+}
+
+pub(super) fn linear(x: F, parts: Parts, spec: &PackedSpec) -> F {
+    let (like, client) = (x.clone(), x.client.clone());
+    let count = x.meta.shape()[0];
+    let x = flat(x);
+    let y = Buffer::empty(&client, x.elem, count * spec.rows);
+    if in_tiles(&client, spec) {
+        let matrix = tiled(parts, spec);
+        let x = rounded(&client, x, spec);
+        let columns = count * x.halves();
+        if columns <= FEW {
+            few::few(&client, &matrix, (&x, count), &y);
+        } else {
+            let blocking = Blocking::of(columns, matrix.tiling.tiles);
+            many::many(&client, &matrix, (&x, count), &y, blocking);
+        }
+    } else {
+        rows::product(&client, &in_rows(parts, spec), (&x, count), &y);
+    }
+    tensor(&like, y, [count, spec.rows], like.dtype)
+}
+
+pub(super) fn experts(
+    x: F,
+    (ids, weights): (I, F),
+    [up, down]: [Parts; 2],
+    specs: &[PackedSpec; 2],
+) -> F {
+    let (like, client) = (x.clone(), x.client.clone());
+    let [up_spec, down_spec] = specs;
+    let count = x.meta.shape()[0];
+    let chosen = Chosen {
+        slots: ids.meta.shape()[1],
+        ids: flat(cast(ids, DType::I32)),
+        weights: flat(cast(weights, DType::F32)),
+    };
+    let x = flat(x);
+    let y = Buffer::empty(&client, x.elem, count * down_spec.rows);
+    assert_eq!(
+        up_spec.format, down_spec.format,
+        "the matrices of an expert are in one format"
+    );
+    if in_tiles(&client, up_spec) {
+        let matrices = [tiled(up, up_spec), tiled(down, down_spec)];
+        let x = rounded(&client, x, up_spec);
+        if chosen.ids.len() <= up_spec.matrices {
+            listed(&client, &x, &chosen, &matrices, &y);
+        } else {
+            grouped(&client, &x, &chosen, (&matrices, up_spec.matrices), &y);
+        }
+    } else {
+        let [up, down] = [in_rows(up, up_spec), in_rows(down, down_spec)];
+        experts_in_rows(&client, &x, &chosen, [&up, &down], &y);
+    }
+    tensor(&like, y, [count, down_spec.rows], like.dtype)
+}
+
+/// Each choice for itself: few choices, so that experts are seldom read twice.
+fn listed(
+    client: &Client,
+    x: &Activations,
+    chosen: &Chosen,
+    [up, down]: &[tiles::Matrix; 2],
+    y: &Buffer,
+) {
+    let stride = down.tiling.columns();
+    let h = hidden(client, chosen, x.split, stride);
+    few::gate_up(
+        client,
+        up,
+        x,
+        (&chosen.ids, chosen.slots),
+        (&h.buffer, stride),
+    );
+    let choices = ([&chosen.ids, &chosen.weights], chosen.slots);
+    few::down(client, down, &h, choices, y);
+}
+
+/// The rows of an expert together.
+fn grouped(
+    client: &Client,
+    x: &Activations,
+    chosen: &Chosen,
+    ([up, down], experts): (&[tiles::Matrix; 2], usize),
+    y: &Buffer,
+) {
+    let plan = Plan::new(client, (&chosen.ids, chosen.slots), experts, x.split);
+    let stride = down.tiling.columns();
+    let h = hidden(client, chosen, x.split, stride);
+    many::gate_up(client, up, x, &plan, (&h.buffer, stride));
+    let parts = Buffer::empty(client, y.elem, chosen.ids.len() * down.rows);
+    many::down(client, down, &h, (&plan, &chosen.weights), &parts);
+    plan::sum_slots(client, (&parts, chosen.slots), (y, down.rows));
+}
+
+/// Zeros for what lies between gate·up and down.
+fn hidden(client: &Client, chosen: &Chosen, split: bool, stride: usize) -> Activations {
+    let halves = if split { 2 } else { 1 };
+    activations::zeros(client, chosen.ids.len() * halves * stride, split)
+}
+
+fn experts_in_rows(
+    client: &Client,
+    x: &Buffer,
+    chosen: &Chosen,
+    [up, down]: [&rows::Matrix; 2],
+    y: &Buffer,
+) {
+    let count = chosen.ids.len() * up.shape.rows / 2;
+    let h = Buffer::empty(client, f32::elem_type_native(), count);
+    rows::gate_up(client, up, x, (&chosen.ids, chosen.slots), &h);
+    let choices = ([&chosen.ids, &chosen.weights], chosen.slots);
+    rows::down(client, down, &h, choices, y);
+}
+
+/// Rows in the form that tiles are multiplied with: bf16 as it is, wider types with what rounding takes away.
+fn rounded(client: &Client, x: Buffer, spec: &PackedSpec) -> Activations {
+    let columns = Tiling::new(coding(spec), shape(spec)).columns();
+    let split = x.elem != half::bf16::elem_type_native();
+    if !split && columns == spec.width {
+        return Activations { buffer: x, split };
+    }
+    activations::round(client, (&x, spec.width), columns, split)
+}
+
+fn tiled((codes, scales, gains): Parts, spec: &PackedSpec) -> tiles::Matrix {
+    tiles::Matrix {
+        codes: flat(codes),
+        scales: flat(scales),
+        gains: flat(gains),
+        tiling: Tiling::new(coding(spec), shape(spec)),
+        rows: spec.rows,
+    }
+}
+
+fn in_rows((codes, scales, gains): Parts, spec: &PackedSpec) -> rows::Matrix {
+    let client = gains.client.clone();
+    let gains = flat(gains);
+    // E2M1 and 8-bit codes are decoded without a table.
+    let table = match spec.format.code.table() {
+        Some(table) if spec.format.code != Code::E2m1 => Buffer::of(&client, &table),
+        _ => gains.clone(),
+    };
+    rows::Matrix {
+        codes: flat(codes),
+        scales: flat(scales),
+        gains,
+        table,
+        coding: coding(spec),
+        shape: shape(spec),
+    }
+}

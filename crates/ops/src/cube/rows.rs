@@ -1,0 +1,57 @@
+//! Operations on each row or each number.
+
+use burn_cubecl::kernel::cast;
+use burn_omni_kernels::{self as kernels, Angles, Function, NormParameters};
+
+use super::F;
+use super::buffers::{flat, heads, matrix, tensor};
+
+pub(super) fn norm(x: F, weight: F, bias: Option<F>, eps: f64) -> F {
+    let (like, x) = (x.clone(), heads(x));
+    let bias = bias.map(|bias| flat(cast(bias, weight.dtype)));
+    let weight = flat(weight);
+    #[expect(
+        clippy::cast_possible_truncation,
+        reason = "an epsilon is an f32 everywhere"
+    )]
+    let parameters = NormParameters {
+        weight: &weight,
+        bias: bias.as_ref(),
+        eps: eps as f32,
+    };
+    let y = kernels::norm(&like.client, &x, parameters);
+    tensor(&like, y, [x.rows, x.heads, x.width], like.dtype)
+}
+
+pub(super) fn rope(x: F, cos: F, sin: F) -> F {
+    let (like, x) = (x.clone(), heads(x));
+    let sin = cast(sin, cos.dtype);
+    let (cos, sin) = (flat(cos), flat(sin));
+    let angles = Angles {
+        cos: &cos,
+        sin: &sin,
+    };
+    let y = kernels::rope(&like.client, &x, angles);
+    tensor(&like, y, [x.rows, x.heads, x.width], like.dtype)
+}
+
+pub(super) fn swiglu(gate_up: F) -> F {
+    let (like, gate_up) = (gate_up.clone(), matrix(gate_up));
+    let y = kernels::swiglu(&like.client, &gate_up);
+    tensor(&like, y, [gate_up.rows, gate_up.width / 2], like.dtype)
+}
+
+pub(super) fn snake(x: F, alpha: F, inverse_beta: F) -> F {
+    let (like, x) = (x.clone(), matrix(x));
+    let inverse_beta = flat(cast(inverse_beta, alpha.dtype));
+    let y = kernels::snake(&like.client, &x, &flat(alpha), &inverse_beta);
+    tensor(&like, y, [x.rows, x.width], like.dtype)
+}
+
+/// `function` of every number of a tensor of any shape.
+pub(super) fn map(x: F, function: Function) -> F {
+    let like = x.clone();
+    let len = like.meta.shape().num_elements();
+    let y = kernels::map(&like.client, &flat(x), len, function);
+    tensor(&like, y, like.meta.shape().clone(), like.dtype)
+}

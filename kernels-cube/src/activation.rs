@@ -1,0 +1,124 @@
+//! Element-wise functions, one unit an element.
+
+use cubecl::prelude::*;
+
+use crate::math::{erf, silu, sine_squared, tanh};
+use crate::{Buffer, Matrix, grid};
+
+/// A function of one number.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Function {
+    /// `x * (1 + erf(x / sqrt(2))) / 2`
+    Gelu,
+    /// `x * (1 + tanh(sqrt(2 / pi) * (x + 0.044715 * x^3))) / 2`
+    GeluTanh,
+}
+
+/// `function` of `len` numbers that lie side by side.
+#[must_use]
+pub fn map(client: &Client, x: &Buffer, len: usize, function: Function) -> Buffer {
+    let y = Buffer::empty(client, x.elem, len);
+    let (count, dim) = grid::flat(len);
+    map_kernel::launch(client, count, dim, x.arg(), y.arg(), len, function, x.elem);
+    y
+}
+
+#[cube(launch)]
+fn map_kernel<X: Float>(
+    x: &[X],
+    y: &mut [X],
+    len: usize,
+    #[comptime] function: Function,
+    #[define(X)] _elem: ElemType,
+) {
+    if ABSOLUTE_POS < len {
+        let v = f32::cast_from(x[ABSOLUTE_POS]);
+        let inner = match comptime!(function) {
+            Function::Gelu => erf(v * comptime!(core::f32::consts::FRAC_1_SQRT_2)),
+            Function::GeluTanh => tanh((v + 0.044_715f32 * v * v * v) * 0.797_884_6f32),
+        };
+        y[ABSOLUTE_POS] = X::cast_from(v * (1.0f32 + inner) * 0.5f32);
+    }
+}
+
+/// `silu(gate) * up` of rows that hold gate and up side by side.
+///
+/// # Shapes
+/// - gate_up: `[rows, 2 * width]`
+/// - output: `[rows, width]`
+#[must_use]
+pub fn swiglu(client: &Client, gate_up: &Matrix) -> Buffer {
+    let width = gate_up.width / 2;
+    let len = gate_up.rows * width;
+    let elem = gate_up.buffer.elem;
+    let y = Buffer::empty(client, elem, len);
+    let (count, dim) = grid::flat(len);
+    let (from, stride) = (gate_up.buffer.arg(), gate_up.stride);
+    swiglu_kernel::launch(client, count, dim, from, y.arg(), len, width, stride, elem);
+    y
+}
+
+#[cube(launch)]
+fn swiglu_kernel<X: Float>(
+    gate_up: &[X],
+    y: &mut [X],
+    len: usize,
+    width: usize,
+    stride: usize,
+    #[define(X)] _elem: ElemType,
+) {
+    if ABSOLUTE_POS < len {
+        let at = ABSOLUTE_POS / width * stride + ABSOLUTE_POS % width;
+        let (gate, up) = (
+            f32::cast_from(gate_up[at]),
+            f32::cast_from(gate_up[at + width]),
+        );
+        y[ABSOLUTE_POS] = X::cast_from(silu(gate) * up);
+    }
+}
+
+/// `x + sin(alpha * x)^2 * inverse_beta`, a channel a column.
+///
+/// # Shapes
+/// - x, output: `[rows, channels]`
+/// - alpha, inverse_beta: `[channels]`, of one type
+#[must_use]
+pub fn snake(client: &Client, x: &Matrix, alpha: &Buffer, inverse_beta: &Buffer) -> Buffer {
+    let len = x.rows * x.width;
+    let elems = [x.buffer.elem, alpha.elem];
+    let y = Buffer::empty(client, x.buffer.elem, len);
+    let (count, dim) = grid::flat(len);
+    snake_kernel::launch(
+        client,
+        count,
+        dim,
+        x.buffer.arg(),
+        alpha.arg(),
+        inverse_beta.arg(),
+        y.arg(),
+        len,
+        x.width,
+        x.stride,
+        elems,
+    );
+    y
+}
+
+#[cube(launch)]
+fn snake_kernel<X: Float, P: Float>(
+    x: &[X],
+    alpha: &[P],
+    inverse_beta: &[P],
+    y: &mut [X],
+    len: usize,
+    width: usize,
+    stride: usize,
+    #[define(X, P)] _elems: [ElemType; 2],
+) {
+    if ABSOLUTE_POS < len {
+        let channel = ABSOLUTE_POS % width;
+        let v = f32::cast_from(x[ABSOLUTE_POS / width * stride + channel]);
+        let wave = sine_squared(v * f32::cast_from(alpha[channel]));
+        y[ABSOLUTE_POS] = X::cast_from(v + wave * f32::cast_from(inverse_beta[channel]));
+    }
+}

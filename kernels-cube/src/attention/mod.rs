@@ -1,0 +1,124 @@
+//! Softmax attention with grouped heads, scores never in memory.
+//!
+//! A cube has a block of query rows of one key head: the heads that read the same keys are rows of one block. It goes
+//! through its part of the keys in tiles, with running maxima and sums (online softmax, f32). Where there are few
+//! blocks, as for a single row, the keys are split over several cubes whose results are joined in a fixed order.
+
+mod block;
+mod join;
+
+use cubecl::prelude::*;
+
+use crate::{Buffer, Heads};
+
+/// Keys of a tile.
+const KEYS: usize = 32;
+/// Query rows of a block.
+const ROWS: usize = 16;
+/// Units that share the rows of a block, and those that share its columns.
+const UNITS: [usize; 2] = [4, 16];
+/// Cubes that keep a device busy.
+const BUSY: usize = 128;
+/// Fewest keys that are worth a cube of their own.
+const SPLIT_KEYS: usize = 128;
+
+/// Queries, keys and values; query head `h` reads key head `h / (heads / kv_heads)`.
+#[derive(Clone, Copy, Debug)]
+pub struct Attention<'a> {
+    /// `[rows, heads, head_dim]`
+    pub q: &'a Heads,
+    /// `[keys, kv_heads, head_dim]`
+    pub k: &'a Heads,
+    /// As the keys, and of their type.
+    pub v: &'a Heads,
+    /// Factor on the scores.
+    pub scale: f32,
+    /// The keys that each row sees.
+    pub seen: Seen<'a>,
+}
+
+/// The keys that each query row sees.
+#[derive(Clone, Copy, Debug)]
+pub enum Seen<'a> {
+    /// Row `i` sees the keys up to `first + i`, the last `window` of them.
+    Causal {
+        /// The last key of the first row.
+        first: usize,
+        /// How many keys a row sees at most.
+        window: usize,
+    },
+    /// Row `i` sees the keys from the first number of pair `i` up to but not the second.
+    Ranges(&'a [[u32; 2]]),
+}
+
+impl Seen<'_> {
+    /// One more than the last key that any of `rows` rows sees.
+    fn end(self, rows: usize) -> usize {
+        match self {
+            Self::Causal { first, .. } => first + rows,
+            Self::Ranges(ranges) => ranges
+                .iter()
+                .map(|range| range[1] as usize)
+                .max()
+                .unwrap_or(0),
+        }
+    }
+}
+
+/// How the work is cut.
+#[derive(Clone, Copy, Debug)]
+struct Plan {
+    /// Query heads of a key head.
+    group: usize,
+    /// Blocks of a key head.
+    blocks: usize,
+    /// Keys of a split, a multiple of the tile's.
+    split_keys: usize,
+    splits: usize,
+}
+
+impl Plan {
+    fn new(attention: &Attention<'_>) -> Self {
+        let (q, kv_heads) = (attention.q, attention.k.heads);
+        let group = q.heads / kv_heads;
+        let blocks = (q.rows * group).div_ceil(ROWS);
+        let keys = attention.seen.end(q.rows);
+        let wanted = BUSY / (blocks * kv_heads).max(1);
+        let splits = wanted.min(keys / SPLIT_KEYS).max(1);
+        let split_keys = keys.div_ceil(splits).next_multiple_of(KEYS).max(KEYS);
+        Self {
+            group,
+            blocks,
+            split_keys,
+            splits: keys.div_ceil(split_keys).max(1),
+        }
+    }
+}
+
+/// `softmax(q k^T * scale) v` over the keys that each row sees, `[rows, heads, head_dim]`.
+///
+/// # Panics
+/// When a head is wider than 128.
+#[must_use]
+pub fn attention(client: &Client, attention: Attention<'_>) -> Buffer {
+    assert!(
+        attention.q.width <= 128,
+        "heads of {} do not fit in shared memory",
+        attention.q.width
+    );
+    let plan = Plan::new(&attention);
+    let parts = block::launch(client, &attention, plan);
+    if plan.splits == 1 {
+        return parts.sums;
+    }
+    join::launch(client, &attention, plan, &parts)
+}
+
+/// What a split's cubes give: the output itself where there is one split, else weighted sums in f32 with the largest
+/// score and the sum of weights of every row.
+struct Parts {
+    /// `[splits, rows, heads, head_dim]`
+    sums: Buffer,
+    /// `[splits, rows, heads, 2]`
+    scales: Buffer,
+}

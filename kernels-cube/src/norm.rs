@@ -1,0 +1,98 @@
+//! Norms of the last axis, one cube a head; statistics in f32.
+
+use cubecl::prelude::*;
+
+use crate::reduce::cube_sum;
+use crate::{Buffer, Heads, grid};
+
+/// Factors, offsets and epsilon of a norm.
+#[derive(Clone, Copy, Debug)]
+pub struct NormParameters<'a> {
+    /// `[width]`
+    pub weight: &'a Buffer,
+    /// `[width]`, of the type of the weight; with a bias the mean is taken away first, as layer norm does.
+    pub bias: Option<&'a Buffer>,
+    /// Added to the mean square.
+    pub eps: f32,
+}
+
+/// Root-mean-square norm, or layer norm where there is a bias, of every head; heads lie side by side in the output.
+#[must_use]
+pub fn norm(client: &Client, x: &Heads, parameters: NormParameters<'_>) -> Buffer {
+    let NormParameters { weight, bias, eps } = parameters;
+    let y = Buffer::empty(client, x.buffer.elem, x.rows * x.heads * x.width);
+    let units = (x.width / 2).next_power_of_two().clamp(16, 256);
+    norm_kernel::launch(
+        client,
+        grid::cubes(x.rows * x.heads),
+        CubeDim::new_1d(units as u32),
+        x.buffer.arg(),
+        weight.arg(),
+        bias.unwrap_or(weight).arg(),
+        y.arg(),
+        x.rows * x.heads,
+        x.heads,
+        x.width,
+        x.strides[0],
+        x.strides[1],
+        eps,
+        bias.is_some(),
+        units,
+        [x.buffer.elem, weight.elem],
+    );
+    y
+}
+
+#[cube(launch)]
+fn norm_kernel<X: Float, W: Float>(
+    x: &[X],
+    weight: &[W],
+    bias: &[W],
+    y: &mut [X],
+    count: usize,
+    heads: usize,
+    width: usize,
+    row_stride: usize,
+    head_stride: usize,
+    eps: f32,
+    #[comptime] centered: bool,
+    #[comptime] units: usize,
+    #[define(X, W)] _elems: [ElemType; 2],
+) {
+    let head = CUBE_POS;
+    if head >= count {
+        terminate!();
+    }
+    let unit = UNIT_POS as usize;
+    let from = head / heads * row_stride + head % heads * head_stride;
+    let mut room = Shared::<[f32]>::new_slice(units);
+    let mut mean = 0.0f32;
+    if comptime!(centered) {
+        let mut sum = 0.0f32;
+        let mut i = unit;
+        while i < width {
+            sum += f32::cast_from(x[from + i]);
+            i += units;
+        }
+        mean = cube_sum(sum, &mut room, units) / f32::cast_from(width);
+    }
+    let mut squares = 0.0f32;
+    let mut i = unit;
+    while i < width {
+        let v = f32::cast_from(x[from + i]) - mean;
+        squares += v * v;
+        i += units;
+    }
+    let square = cube_sum(squares, &mut room, units) / f32::cast_from(width);
+    let factor = 1.0f32 / (square + eps).sqrt();
+    let mut i = unit;
+    while i < width {
+        let v = (f32::cast_from(x[from + i]) - mean) * factor * f32::cast_from(weight[i]);
+        if comptime!(centered) {
+            y[head * width + i] = X::cast_from(v + f32::cast_from(bias[i]));
+        } else {
+            y[head * width + i] = X::cast_from(v);
+        }
+        i += units;
+    }
+}
