@@ -143,6 +143,23 @@ fn the_other_forms_are_one_folder() {
 }
 
 #[test]
+fn what_was_written_answers() {
+    for form in ["nvfp4", "nvfp4-ct", "mxfp4"] {
+        let target = Target::new();
+        let more = ["--format", form, "--quantize-talker", "--quantize-head"];
+        target.quantize(&more).succeeds();
+        let answer = run([
+            "run",
+            "-m",
+            &target.text(),
+            "-p",
+            "What is three plus four?",
+        ]);
+        assert_eq!(answer.succeeds().stdout.trim(), "Seven.", "{form}");
+    }
+}
+
+#[test]
 fn what_is_ignored_stays_and_what_nothing_has_is_said() {
     let target = Target::new();
     let done = target.quantize(&[

@@ -39,6 +39,7 @@ pub use config::{QuantConfig, notice_pickles};
 pub(crate) use join::{Joined, JoinedWeight, Layout, join};
 pub(crate) use module::Module;
 pub(crate) use names::{belongs, is_cache_scale};
+pub(crate) use pattern::class;
 pub use pattern::{Pattern, PatternError};
 pub use survey::{StoredForm, bad_scale, survey};
 

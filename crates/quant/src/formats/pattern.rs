@@ -74,7 +74,7 @@ fn translate(glob: &str) -> String {
 }
 
 /// The characters between brackets, and what stands behind them.
-fn class(rest: &str) -> Option<(String, &str)> {
+pub(crate) fn class(rest: &str) -> Option<(String, &str)> {
     let (not, members) = match rest.strip_prefix('!') {
         Some(members) => ("^", members),
         None => ("", rest),
