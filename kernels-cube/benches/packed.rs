@@ -5,6 +5,12 @@
 //! kernel of the same byte count runs in the same way. Sections are chosen by name: `check read gemv experts gemm`.
 
 #![allow(
+    clippy::too_many_arguments,
+    clippy::too_many_lines,
+    clippy::print_stdout,
+    reason = "a program that checks and prints"
+)]
+#![allow(
     arithmetic_overflow,
     reason = "the hash in `fill` wraps, and the host shadow of its constants is folded"
 )]

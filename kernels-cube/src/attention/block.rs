@@ -125,7 +125,7 @@ fn seen_keys(
 }
 
 #[cube(launch)]
-#[expect(
+#[allow(
     clippy::too_many_lines,
     reason = "one pass over the keys with its state in registers"
 )]

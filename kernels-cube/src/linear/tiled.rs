@@ -66,7 +66,7 @@ pub(super) fn launch(client: &Client, product: &Product<'_>) -> Buffer {
 }
 
 #[cube(launch)]
-#[expect(
+#[allow(
     clippy::too_many_lines,
     reason = "one loop over what is staged and multiplied"
 )]

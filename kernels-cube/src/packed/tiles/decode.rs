@@ -27,7 +27,7 @@ pub(super) fn values2(word: u32) -> u32 {
 
 /// Values 6 and 7: row `g + 8`, the same columns.
 #[cube]
-#[expect(clippy::manual_rotate, reason = "kernels have shifts alone")]
+#[allow(clippy::manual_rotate, reason = "kernels have shifts alone")]
 pub(super) fn values3(word: u32) -> u32 {
     ((word << 12u32) | (word >> 20u32)) & 0x81C0_81C0u32
 }

@@ -250,7 +250,7 @@ impl Launch {
 }
 
 #[cube(launch_unchecked)]
-#[expect(
+#[allow(
     clippy::too_many_lines,
     reason = "one loop over what is staged, multiplied and loaded ahead"
 )]
