@@ -93,7 +93,7 @@ pub(crate) struct ModelArgs {
     #[arg(long, value_name = "TYPE", default_value = "auto")]
     pub(crate) dtype: Dtype,
     #[command(flatten)]
-    pub(crate) quantize: QuantizeArg,
+    pub(crate) quantize: OnLoadArg,
     #[command(flatten)]
     pub(crate) context: ContextArg,
     /// Seed of all random choices: the same seed gives the same answer
@@ -141,19 +141,19 @@ pub(crate) struct DeviceArg {
 }
 
 #[derive(Debug, Args)]
-pub(crate) struct QuantizeArg {
+pub(crate) struct OnLoadArg {
     /// Quantize the text decoder on loading: none, nvfp4, mxfp4
     ///
     /// Attention, feed-forward blocks and experts of the thinker then take a quarter of their BF16 size. Matrices that the
     /// checkpoint stores quantized stay in their own format; router, heads, embeddings, encoders and speech are never
     /// quantized here.
     #[arg(long, value_name = "FORMAT", default_value = "none")]
-    pub(crate) quantize: QuantizeTo,
+    pub(crate) quantize: Stored,
 }
 
 /// What plain matrices become on loading.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub(crate) enum QuantizeTo {
+pub(crate) enum Stored {
     /// As they are stored
     None,
     /// 4-bit floats in blocks of 16
@@ -162,7 +162,7 @@ pub(crate) enum QuantizeTo {
     Mxfp4,
 }
 
-impl QuantizeTo {
+impl Stored {
     pub(crate) fn format(self) -> Option<Quantize> {
         match self {
             Self::None => None,
@@ -291,7 +291,7 @@ pub(crate) struct InspectArgs {
     #[command(flatten)]
     pub(crate) model: ModelDir,
     #[command(flatten)]
-    pub(crate) quantize: QuantizeArg,
+    pub(crate) quantize: OnLoadArg,
     #[command(flatten)]
     pub(crate) context: ContextArg,
     /// Read every tensor and report those with NaN or infinite weights, or with scales that are none

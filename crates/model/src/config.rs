@@ -104,13 +104,16 @@ impl Config {
             root.model_type(MODEL_TYPE)?;
         }
         let find = |component: Component| -> Result<Section<'_>, ConfigError> {
-            let found = configs
-                .component(component)
-                .ok_or_else(|| ConfigError::NoConfig {
+            if let Some(found) = configs.component(component) {
+                return section(found);
+            }
+            let release = checkpoint.component(component).and_then(preset::of_tensors);
+            release.unwrap_or_else(|| {
+                Err(ConfigError::NoConfig {
                     dir: checkpoint.dir().into(),
                     component,
-                })?;
-            section(found)
+                })
+            })
         };
         if checkpoint.component(Component::Thinker).is_none() {
             return Err(ConfigError::NoThinker {

@@ -232,16 +232,27 @@ impl TensorSet {
     }
 }
 
-/// Gives the code predictor its inner `model.` back, which some derived checkpoints drop.
+/// The name that the release gives a tensor, from names that tools changed at the front: the code predictor's inner
+/// `model.` comes back, the thinker's text model loses a `language_model`, and its towers a `model.`.
 fn normalise(component: Component, local: &str) -> String {
     const INNER: [&str; 3] = ["layers.", "codec_embedding.", "norm."];
-    let predictor = local
-        .strip_prefix("code_predictor.")
-        .filter(|_| component == Component::Talker);
-    match predictor {
-        Some(rest) if INNER.iter().any(|inner| rest.starts_with(inner)) => {
-            format!("code_predictor.model.{rest}")
-        }
-        _ => local.into(),
-    }
+    const THINKER: [(&str, &str); 6] = [
+        ("model.language_model.lm_head.", "lm_head."),
+        ("model.language_model.", "model."),
+        ("language_model.lm_head.", "lm_head."),
+        ("language_model.model.", "model."),
+        ("model.visual.", "visual."),
+        ("model.audio_tower.", "audio_tower."),
+    ];
+    let front =
+        |(from, to): &(&str, &str)| local.strip_prefix(from).map(|rest| format!("{to}{rest}"));
+    let changed = match component {
+        Component::Thinker => THINKER.iter().find_map(front),
+        Component::Talker => local
+            .strip_prefix("code_predictor.")
+            .filter(|rest| INNER.iter().any(|inner| rest.starts_with(inner)))
+            .map(|rest| format!("code_predictor.model.{rest}")),
+        Component::Code2Wav => None,
+    };
+    changed.unwrap_or_else(|| local.into())
 }

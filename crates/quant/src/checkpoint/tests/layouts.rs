@@ -249,3 +249,28 @@ fn the_code_predictor_gets_its_inner_model_back() {
         ["code_predictor.norm.weight"]
     );
 }
+
+#[test]
+fn names_of_later_tools_are_those_of_the_release() {
+    let dir = folder(&[(
+        "model.safetensors",
+        &file_of(&[
+            "thinker.model.language_model.layers.0.mlp.gate.weight",
+            "thinker.language_model.lm_head.weight",
+            "thinker.model.visual.merger.ln_q.weight",
+            "thinker.model.audio_tower.proj1.weight",
+            "thinker.model.norm.weight",
+        ]),
+    )]);
+    let checkpoint = open(&dir).unwrap();
+    assert_eq!(
+        names(&checkpoint, Component::Thinker),
+        [
+            "audio_tower.proj1.weight",
+            "lm_head.weight",
+            "model.layers.0.mlp.gate.weight",
+            "model.norm.weight",
+            "visual.merger.ln_q.weight",
+        ]
+    );
+}
