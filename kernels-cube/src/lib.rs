@@ -3,6 +3,9 @@
 //! They run on CUDA and on WGPU: planes of 8 to 64 units or none, at most 32 KiB of shared memory, indices in 32 bits,
 //! launches whose accesses are checked. Whatever the elements' types, sums are formed in f32 and in a fixed order.
 //!
+//! Where the units of a cube can work together, kernels share memory; elsewhere, as on adapters that are programs, each
+//! unit works alone (see [`Units`]).
+//!
 //! | launcher | shapes | kernel |
 //! |---|---|---|
 //! | [`linear()`] | `[rows, depth] x [out, depth]`, or causal convolution | lanes along a row of the weight; tiles |
@@ -26,6 +29,7 @@ pub mod packed;
 mod reduce;
 mod rope;
 mod route;
+mod units;
 
 pub use activation::{Function, map, snake, swiglu};
 pub use attention::{Attention, Seen, attention};
@@ -35,3 +39,4 @@ pub use linear::{Product, Taps, linear};
 pub use norm::{NormParameters, norm};
 pub use rope::{Angles, rope};
 pub use route::{Routes, route};
+pub use units::{On, Units};

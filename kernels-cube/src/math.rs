@@ -2,9 +2,6 @@
 
 use cubecl::prelude::*;
 
-/// Added and taken away again, rounds to the nearest whole number.
-const ROUND: f32 = 12_582_912.0;
-
 /// `x / (1 + e^-x)`.
 #[cube]
 pub(crate) fn silu(x: f32) -> f32 {
@@ -14,7 +11,7 @@ pub(crate) fn silu(x: f32) -> f32 {
 /// `sin(x)^2`, which has the period pi; the polynomial is SLEEF's (Shibata, 2010).
 #[cube]
 pub(crate) fn sine_squared(x: f32) -> f32 {
-    let n = (x * comptime!(core::f32::consts::FRAC_1_PI) + ROUND) - ROUND;
+    let n = (x * comptime!(core::f32::consts::FRAC_1_PI) + 0.5f32).floor();
     // pi in three parts, so that the first products are exact
     let r = x - n * 3.140_625f32;
     let r = r - n * 9.675_026e-4f32;

@@ -2,7 +2,8 @@
 
 use cubecl::prelude::*;
 
-use super::{Attention, KEYS, Parts, Plan, ROWS, Seen, UNITS};
+use super::seen::{self, Sizes, seen_keys};
+use super::{Attention, KEYS, Parts, Plan, ROWS, UNITS};
 use crate::Buffer;
 
 /// Rows and keys that a unit forms the scores of.
@@ -30,33 +31,8 @@ impl Shape {
     }
 }
 
-/// What the kernel is told at run time.
-#[derive(CubeType, CubeLaunch, Clone, Copy)]
-struct Sizes {
-    rows: usize,
-    group: usize,
-    kv_heads: usize,
-    split_keys: usize,
-    q_row: usize,
-    q_head: usize,
-    k_row: usize,
-    k_head: usize,
-    v_row: usize,
-    v_head: usize,
-    /// One more than the last key of the first row, and how many keys a row sees.
-    first_end: usize,
-    window: usize,
-    scale: f32,
-}
-
 pub(super) fn launch(client: &Client, attention: &Attention<'_>, plan: Plan) -> Parts {
-    let Attention {
-        q,
-        k,
-        v,
-        scale,
-        seen,
-    } = attention;
+    let Attention { q, k, v, .. } = attention;
     let heads = q.rows * q.heads;
     let is_split = plan.splits > 1;
     let elem = if is_split {
@@ -68,10 +44,6 @@ pub(super) fn launch(client: &Client, attention: &Attention<'_>, plan: Plan) -> 
         sums: Buffer::empty(client, elem, plan.splits * heads * q.width),
         scales: Buffer::empty(client, f32::elem_type_native(), plan.splits * heads * 2),
     };
-    let (first_end, window, ranges) = match seen {
-        Seen::Causal { first, window } => (first + 1, *window, Buffer::numbers(client, &[0, 0])),
-        Seen::Ranges(ranges) => (0, 0, Buffer::numbers(client, ranges.as_flattened())),
-    };
     let axis = |count: usize| u32::try_from(count).expect("there are less than 2^32 blocks");
     block_kernel::launch(
         client,
@@ -80,48 +52,18 @@ pub(super) fn launch(client: &Client, attention: &Attention<'_>, plan: Plan) -> 
         q.buffer.arg(),
         k.buffer.arg(),
         v.buffer.arg(),
-        ranges.arg(),
+        seen::ranges(client, attention.seen).arg(),
         parts.sums.arg(),
         parts.scales.arg(),
-        SizesLaunch::new(
-            q.rows,
-            plan.group,
-            k.heads,
-            plan.split_keys,
-            q.strides[0],
-            q.strides[1],
-            k.strides[0],
-            k.strides[1],
-            v.strides[0],
-            v.strides[1],
-            first_end,
-            window,
-            *scale,
-        ),
+        seen::sizes(attention, plan.split_keys),
         Shape {
             head_dim: q.width,
-            has_ranges: matches!(seen, Seen::Ranges(_)),
+            has_ranges: attention.seen.has_ranges(),
             is_split,
         },
         [q.buffer.elem, k.buffer.elem, elem],
     );
     parts
-}
-
-/// The keys from the first to before the second that a row sees.
-#[cube]
-fn seen_keys(
-    ranges: &[u32],
-    sizes: &Sizes,
-    row: usize,
-    #[comptime] has_ranges: bool,
-) -> (usize, usize) {
-    if comptime!(has_ranges) {
-        (ranges[2 * row] as usize, ranges[2 * row + 1] as usize)
-    } else {
-        let end = sizes.first_end + row;
-        (end - select(end < sizes.window, end, sizes.window), end)
-    }
 }
 
 #[cube(launch)]

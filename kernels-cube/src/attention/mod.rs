@@ -4,12 +4,13 @@
 //! through its part of the keys in tiles, with running maxima and sums (online softmax, f32). Where there are few
 //! blocks, as for a single row, the keys are split over several cubes whose results are joined in a fixed order.
 
+mod alone;
 mod block;
 mod join;
+mod seen;
 
-use cubecl::prelude::*;
+use crate::{Buffer, Heads, On, Units};
 
-use crate::{Buffer, Heads};
 
 /// Keys of a tile.
 const KEYS: usize = 32;
@@ -52,6 +53,10 @@ pub enum Seen<'a> {
 }
 
 impl Seen<'_> {
+    fn has_ranges(self) -> bool {
+        matches!(self, Self::Ranges(_))
+    }
+
     /// One more than the last key that any of `rows` rows sees.
     fn end(self, rows: usize) -> usize {
         match self {
@@ -68,8 +73,6 @@ impl Seen<'_> {
 /// How the work is cut.
 #[derive(Clone, Copy, Debug)]
 struct Plan {
-    /// Query heads of a key head.
-    group: usize,
     /// Blocks of a key head.
     blocks: usize,
     /// Keys of a split, a multiple of the tile's.
@@ -87,7 +90,6 @@ impl Plan {
         let splits = wanted.min(keys / SPLIT_KEYS).max(1);
         let split_keys = keys.div_ceil(splits).next_multiple_of(KEYS).max(KEYS);
         Self {
-            group,
             blocks,
             split_keys,
             splits: keys.div_ceil(split_keys).max(1),
@@ -100,12 +102,16 @@ impl Plan {
 /// # Panics
 /// When a head is wider than 128.
 #[must_use]
-pub fn attention(client: &Client, attention: Attention<'_>) -> Buffer {
+pub fn attention<'a>(on: impl Into<On<'a>>, attention: Attention<'_>) -> Buffer {
+    let On { client, units } = on.into();
     assert!(
         attention.q.width <= 128,
         "heads of {} do not fit in shared memory",
         attention.q.width
     );
+    if units == Units::Alone {
+        return alone::launch(client, &attention);
+    }
     let plan = Plan::new(&attention);
     let parts = block::launch(client, &attention, plan);
     if plan.splits == 1 {

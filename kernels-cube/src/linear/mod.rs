@@ -1,11 +1,10 @@
 //! Products with a dense matrix: `x * weight^T + bias`, and causal convolutions as products over overlapping rows.
 
+mod alone;
 mod few;
 mod tiled;
 
-use cubecl::prelude::*;
-
-use crate::{Buffer, Matrix};
+use crate::{Buffer, Matrix, On, Units};
 
 pub(crate) use few::{across, vector};
 
@@ -54,13 +53,17 @@ enum Strategy {
     Few,
     /// Tiles in shared memory, sums in registers.
     Tiled,
+    /// A unit for a few outputs, without shared memory.
+    Alone,
 }
 
 impl Strategy {
-    fn choose(product: &Product<'_>) -> Self {
+    fn choose(units: Units, product: &Product<'_>) -> Self {
         const FEW_ROWS: usize = 8;
         const FEW_COLUMNS: usize = 8;
-        if product.rows() <= FEW_ROWS || product.weight.rows <= FEW_COLUMNS {
+        if units == Units::Alone {
+            Self::Alone
+        } else if product.rows() <= FEW_ROWS || product.weight.rows <= FEW_COLUMNS {
             Self::Few
         } else {
             Self::Tiled
@@ -70,9 +73,11 @@ impl Strategy {
 
 /// Forms the product in f32, rounded once to the type of `x`.
 #[must_use]
-pub fn linear(client: &Client, product: Product<'_>) -> Buffer {
-    match Strategy::choose(&product) {
+pub fn linear<'a>(on: impl Into<On<'a>>, product: Product<'_>) -> Buffer {
+    let On { client, units } = on.into();
+    match Strategy::choose(units, &product) {
         Strategy::Few => few::launch(client, &product),
         Strategy::Tiled => tiled::launch(client, &product),
+        Strategy::Alone => alone::launch(client, &product),
     }
 }

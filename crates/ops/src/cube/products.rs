@@ -31,7 +31,7 @@ fn product(x: F, weight: F, bias: Option<F>, taps: Taps) -> F {
 
 pub(super) fn route(logits: F, top_k: usize, normalize: bool) -> (I, F) {
     let (like, logits) = (logits.clone(), matrix(logits));
-    let Routes { ids, weights } = kernels::route(&like.client, &logits, top_k, normalize);
+    let Routes { ids, weights, .. } = kernels::route(&like.client, &logits, top_k, normalize);
     let shape = [logits.rows, top_k];
     (
         tensor(&like, ids, shape, DType::I32),
@@ -45,6 +45,7 @@ pub(super) fn experts(x: F, (ids, weights): (I, F), gate_up: F, down: F) -> F {
     let routes = Routes {
         ids: flat(cast(ids, DType::I32)),
         weights: flat(cast(weights, like.dtype)),
+        top_k,
     };
     let down = cast(down, gate_up.dtype);
     let (gate_up, down) = (matrices(gate_up), matrices(down));
@@ -52,6 +53,6 @@ pub(super) fn experts(x: F, (ids, weights): (I, F), gate_up: F, down: F) -> F {
         gate_up: &gate_up,
         down: &down,
     };
-    let y = kernels::experts(&like.client, &x, (&routes, top_k), both);
+    let y = kernels::experts(&like.client, &x, &routes, both);
     tensor(&like, y, [x.rows, x.width], like.dtype)
 }

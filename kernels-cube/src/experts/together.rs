@@ -1,45 +1,27 @@
-//! Feed-forward blocks of which every row passes a few, without sorting rows by expert: a group of lanes for every row,
-//! expert and output column. Right for any number of rows, made for few.
+//! The lanes of a group go through the rows of a weight together.
 
 use cubecl::prelude::*;
 
+use super::{ExpertMatrices, Work};
+use crate::grid;
 use crate::linear::{across, vector};
 use crate::math::silu;
 use crate::reduce::{Lanes, lanes_sum};
-use crate::{Buffer, Matrix, Routes, grid};
 
-/// The matrices of all experts, one expert after another.
-#[derive(Clone, Copy, Debug)]
-pub struct ExpertMatrices<'a> {
-    /// `[experts * 2 * intermediate, hidden]`, of each expert the gates' rows first.
-    pub gate_up: &'a Matrix,
-    /// `[experts * hidden, intermediate]`
-    pub down: &'a Matrix,
-}
-
-/// The weighted sum over each row's experts of `down(silu(gate x) * up x)`.
-///
-/// # Shapes
-/// - x, output: `[rows, hidden]`
-#[must_use]
-pub fn experts(
-    client: &Client,
-    x: &Matrix,
-    (routes, top_k): (&Routes, usize),
-    matrices: ExpertMatrices<'_>,
-) -> Buffer {
-    let ExpertMatrices { gate_up, down } = matrices;
-    let (lanes, inner_width) = (Lanes::of(client), down.width);
-    // [rows * top_k, intermediate]
-    let inner = Buffer::empty(
-        client,
-        f32::elem_type_native(),
-        x.rows * top_k * inner_width,
-    );
+pub(super) fn launch(client: &Client, work: Work<'_>) {
+    let Work {
+        x,
+        routes,
+        matrices: ExpertMatrices { gate_up, down },
+        inner,
+        y,
+    } = work;
+    let (top_k, intermediate) = (routes.top_k, down.width);
+    let lanes = Lanes::of(client);
     let wide = vector(&[x.width, x.stride, gate_up.stride]);
     gate_up_kernel::launch(
         client,
-        grid::cubes_by_item(inner_width.div_ceil(lanes.groups), x.rows * top_k),
+        grid::cubes_by_item(intermediate.div_ceil(lanes.groups), x.rows * top_k),
         lanes.dim(),
         wide,
         x.buffer.arg(),
@@ -48,15 +30,14 @@ pub fn experts(
         inner.arg(),
         x.rows * top_k,
         top_k,
-        inner_width,
+        intermediate,
         x.width / wide,
         x.stride / wide,
         gate_up.stride / wide,
         lanes,
         [x.buffer.elem, gate_up.buffer.elem],
     );
-    let y = Buffer::empty(client, x.buffer.elem, x.rows * x.width);
-    let wide = vector(&[inner_width, down.stride]);
+    let wide = vector(&[intermediate, down.stride]);
     down_kernel::launch(
         client,
         grid::cubes_by_item(x.width.div_ceil(lanes.groups), x.rows),
@@ -69,13 +50,12 @@ pub fn experts(
         y.arg(),
         x.rows,
         x.width,
-        inner_width / wide,
+        intermediate / wide,
         down.stride / wide,
         top_k,
         lanes,
         [x.buffer.elem, down.buffer.elem],
     );
-    y
 }
 
 /// `silu(gate x) * up x` of every row and each of its experts.

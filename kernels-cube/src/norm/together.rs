@@ -1,24 +1,12 @@
-//! Norms of the last axis, one cube a head; statistics in f32.
+//! One cube a head.
 
 use cubecl::prelude::*;
 
+use super::{NormParameters, normed};
 use crate::reduce::cube_sum;
 use crate::{Buffer, Heads, grid};
 
-/// Factors, offsets and epsilon of a norm.
-#[derive(Clone, Copy, Debug)]
-pub struct NormParameters<'a> {
-    /// `[width]`
-    pub weight: &'a Buffer,
-    /// `[width]`, of the type of the weight; with a bias the mean is taken away first, as layer norm does.
-    pub bias: Option<&'a Buffer>,
-    /// Added to the mean square.
-    pub eps: f32,
-}
-
-/// Root-mean-square norm, or layer norm where there is a bias, of every head; heads lie side by side in the output.
-#[must_use]
-pub fn norm(client: &Client, x: &Heads, parameters: NormParameters<'_>) -> Buffer {
+pub(super) fn launch(client: &Client, x: &Heads, parameters: NormParameters<'_>) -> Buffer {
     let NormParameters { weight, bias, eps } = parameters;
     let y = Buffer::empty(client, x.buffer.elem, x.rows * x.heads * x.width);
     let units = (x.width / 2).next_power_of_two().clamp(16, 256);
@@ -87,12 +75,8 @@ fn norm_kernel<X: Float, W: Float>(
     let factor = 1.0f32 / (square + eps).sqrt();
     let mut i = unit;
     while i < width {
-        let v = (f32::cast_from(x[from + i]) - mean) * factor * f32::cast_from(weight[i]);
-        if comptime!(centered) {
-            y[head * width + i] = X::cast_from(v + f32::cast_from(bias[i]));
-        } else {
-            y[head * width + i] = X::cast_from(v);
-        }
+        let v = (f32::cast_from(x[from + i]) - mean) * factor;
+        y[head * width + i] = normed::<X, W>(v, weight, bias, i, centered);
         i += units;
     }
 }

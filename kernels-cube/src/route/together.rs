@@ -1,38 +1,15 @@
-//! The choice of experts, one cube a row.
+//! One cube a row.
 
 use cubecl::prelude::*;
 
+use super::Routes;
 use crate::reduce::{cube_max, cube_sum};
-use crate::{Buffer, Matrix, grid};
+use crate::{Matrix, grid};
 
-/// Units of a cube.
-const UNITS: usize = 32;
+/// Units of a cube, and the most experts that a row can choose.
+pub(super) const UNITS: usize = 32;
 
-/// The experts of each row, best first, of equal ones that of the lowest number.
-#[derive(Clone, Debug)]
-pub struct Routes {
-    /// Expert numbers `[rows, top_k]`, i32.
-    pub ids: Buffer,
-    /// Their shares `[rows, top_k]`, of the type of the logits.
-    pub weights: Buffer,
-}
-
-/// Softmax of each row of `logits` `[rows, experts]`, the `top_k` largest, divided by their sum with `normalize`.
-///
-/// # Panics
-/// When `top_k` is larger than 32 or than the number of experts.
-#[must_use]
-pub fn route(client: &Client, logits: &Matrix, top_k: usize, normalize: bool) -> Routes {
-    assert!(
-        top_k <= logits.width.min(UNITS),
-        "a row cannot choose {top_k} of {} experts",
-        logits.width
-    );
-    let count = logits.rows * top_k;
-    let routes = Routes {
-        ids: Buffer::empty(client, i32::elem_type_native(), count),
-        weights: Buffer::empty(client, logits.buffer.elem, count),
-    };
+pub(super) fn launch(client: &Client, logits: &Matrix, routes: &Routes, normalize: bool) {
     route_kernel::launch(
         client,
         grid::cubes(logits.rows),
@@ -43,11 +20,10 @@ pub fn route(client: &Client, logits: &Matrix, top_k: usize, normalize: bool) ->
         logits.rows,
         logits.stride,
         logits.width,
-        top_k,
+        routes.top_k,
         normalize,
         logits.buffer.elem,
     );
-    routes
 }
 
 #[cube(launch)]
