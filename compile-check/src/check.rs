@@ -7,7 +7,8 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 
-use anyhow::{Context, Result, anyhow};
+use anyhow::{Context, Result, anyhow, ensure};
+use burn_omni_kernels::packed::tiles;
 use cubecl_core::{Compiler, CubeKernel, define_kernel};
 use cubecl_cpp::shared::CppCompiler;
 use cubecl_cpp::target::Cuda;
@@ -19,6 +20,7 @@ use crate::model::Model;
 use crate::nvrtc::Nvrtc;
 use crate::products::Launches;
 use crate::recorder::Recorder;
+use crate::rows;
 use crate::usage::Usage;
 
 /// Threads that compile.
@@ -66,9 +68,14 @@ pub(crate) fn collect(
         }
         Err(error) => stopped = Some(error),
     };
-    let mut launches = Launches::new(&recorder.client, &mut note);
+    ensure!(
+        tiles::runs_on(&recorder.client),
+        "{} would not use tiles",
+        architecture.name()
+    );
     for model in models {
-        launches.model(model);
+        Launches::new(&recorder.client, &mut note).model(model);
+        rows::launch(&recorder.client, model, &mut note);
     }
     stopped.map_or(Ok(kernels), Err)
 }
@@ -158,5 +165,29 @@ impl Check<'_> {
             shared: made.shared_memory_size,
         };
         Ok((made.source, launch))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::architecture::ALL;
+    use crate::model::models;
+
+    #[test]
+    fn every_architecture_has_every_kernel_once() {
+        let models = models().unwrap();
+        let demo: Vec<Model> = models
+            .into_iter()
+            .filter(|model| model.name == "demo")
+            .collect();
+        for architecture in ALL {
+            let kernels = collect(architecture, &demo, "").unwrap();
+            let ids: HashSet<_> = kernels.iter().map(|kernel| kernel.kernel.id()).collect();
+            assert_eq!(ids.len(), kernels.len());
+            for name in ["pack_codes", "many_kernel", "product_kernel", "sort_kernel"] {
+                assert!(kernels.iter().any(|kernel| kernel.name == name), "{name}");
+            }
+        }
     }
 }

@@ -9,6 +9,7 @@ mod nvrtc;
 mod products;
 mod recorder;
 mod report;
+mod rows;
 mod usage;
 
 use std::fs;

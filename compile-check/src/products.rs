@@ -161,7 +161,7 @@ impl<'a> Launches<'a> {
 }
 
 /// The matrices of experts: gate and up, down.
-fn shapes(experts: Experts) -> [Shape; 2] {
+pub(crate) fn shapes(experts: Experts) -> [Shape; 2] {
     let Experts {
         count: matrices,
         hidden,
