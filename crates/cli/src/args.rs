@@ -132,10 +132,10 @@ pub(crate) struct ModelDir {
 
 #[derive(Debug, Args)]
 pub(crate) struct DeviceArg {
-    /// Where to compute: auto, cpu, cuda or cuda:N, vulkan or vulkan:N, wgpu, metal
+    /// Where to compute: auto, cpu, cuda or cuda:N, vulkan or vulkan:N, vulkan:cpu, wgpu, metal
     ///
-    /// `auto` takes the best compiled-in device that runs at full speed, which is the CPU so far; GPUs run through plain
-    /// operations when named. See `burn-omni doctor` for the devices of this machine.
+    /// `auto` takes the first compiled-in backend that has a device, cards before the CPU. `vulkan:cpu` is a Vulkan adapter
+    /// that is a program, which is slow and never taken by itself. See `burn-omni doctor` for the devices of this machine.
     #[arg(long, value_name = "DEVICE", default_value = "auto")]
     pub(crate) device: Choice,
 }

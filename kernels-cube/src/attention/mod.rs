@@ -8,9 +8,9 @@ mod alone;
 mod block;
 mod join;
 mod seen;
+mod tile;
 
 use crate::{Buffer, Heads, On, Units};
-
 
 /// Keys of a tile.
 const KEYS: usize = 32;

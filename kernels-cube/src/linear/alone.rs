@@ -2,8 +2,8 @@
 
 use cubecl::prelude::*;
 
-use super::few::{across, vector};
 use super::Product;
+use super::few::{across, vector};
 use crate::{Buffer, grid};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

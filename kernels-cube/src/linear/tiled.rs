@@ -87,15 +87,13 @@ fn tiled_kernel<X: Float, W: Float>(
 ) {
     let unit = UNIT_POS as usize;
     let (down, right) = (unit / SIDE, unit % SIDE);
-    let tall = comptime!(SIDE * shape.rows);
-    let wide = comptime!(SIDE * COLUMNS);
+    let (tall, wide) = comptime!((SIDE * shape.rows, SIDE * COLUMNS));
     let first_row = CUBE_POS_X as usize * tall;
     let first_column = CUBE_POS_Y as usize * wide;
-    // [DEPTH, tall] and [DEPTH, wide]
-    let mut left_tile = Shared::<[f32]>::new_slice(comptime!(DEPTH * tall));
-    let mut right_tile = Shared::<[f32]>::new_slice(comptime!(DEPTH * wide));
+    // [DEPTH, tall] and [DEPTH, wide], with a number between, so that units that write a column do not wait.
+    let mut left_tile = Shared::<[f32]>::new_slice(comptime!(DEPTH * (tall + 1)));
+    let mut right_tile = Shared::<[f32]>::new_slice(comptime!(DEPTH * (wide + 1)));
     let mut sums = Array::<f32>::new(comptime!(shape.rows * COLUMNS));
-    let mut left = Array::<f32>::new(comptime!(shape.rows));
     #[unroll]
     for i in 0..comptime!(shape.rows * COLUMNS) {
         sums[i] = 0.0f32;
@@ -103,44 +101,32 @@ fn tiled_kernel<X: Float, W: Float>(
     let mut start = 0usize;
     while start < depth {
         let k = start + unit % DEPTH;
-        let place = unit % DEPTH;
         let mut inside = k;
         if comptime!(shape.overlapping) {
             inside = k / width * dilation * x_stride + k % width;
         }
-        #[unroll]
-        for i in 0..comptime!(tall * DEPTH / (SIDE * SIDE)) {
-            let r = unit / DEPTH + i * comptime!(SIDE * SIDE / DEPTH);
-            let mut value = 0.0f32;
-            if first_row + r < rows && k < depth {
-                value = f32::cast_from(x[(first_row + r) * x_stride + inside]);
-            }
-            left_tile[place * tall + r] = value;
-        }
-        #[unroll]
-        for i in 0..comptime!(wide * DEPTH / (SIDE * SIDE)) {
-            let c = unit / DEPTH + i * comptime!(SIDE * SIDE / DEPTH);
-            let mut value = 0.0f32;
-            if first_column + c < out && k < depth {
-                value = f32::cast_from(weight[(first_column + c) * weight_stride + k]);
-            }
-            right_tile[place * wide + c] = value;
-        }
+        let rows_left = select(k < depth, rows, 0);
+        load::<X>(
+            x,
+            &mut left_tile,
+            inside,
+            x_stride,
+            first_row,
+            rows_left,
+            tall,
+        );
+        let columns_left = select(k < depth, out, 0);
+        load::<W>(
+            weight,
+            &mut right_tile,
+            k,
+            weight_stride,
+            first_column,
+            columns_left,
+            wide,
+        );
         sync_cube();
-        for d in 0..DEPTH {
-            #[unroll]
-            for i in 0..comptime!(shape.rows) {
-                left[i] = left_tile[d * tall + down + i * SIDE];
-            }
-            #[unroll]
-            for j in 0..COLUMNS {
-                let w = right_tile[d * wide + right + j * SIDE];
-                #[unroll]
-                for i in 0..comptime!(shape.rows) {
-                    sums[i * COLUMNS + j] += left[i] * w;
-                }
-            }
-        }
+        multiply(&mut sums, &left_tile, &right_tile, shape);
         sync_cube();
         start += DEPTH;
     }
@@ -156,6 +142,56 @@ fn tiled_kernel<X: Float, W: Float>(
                     sum += f32::cast_from(bias[column]);
                 }
                 y[row * out + column] = X::cast_from(sum);
+            }
+        }
+    }
+}
+
+/// A tile of `size` rows from `first` on, a unit one column of it; zero from row `rows` on.
+#[cube]
+fn load<F: Float>(
+    from: &[F],
+    tile: &mut Shared<[f32]>,
+    inside: usize,
+    stride: usize,
+    first: usize,
+    rows: usize,
+    #[comptime] size: usize,
+) {
+    let unit = UNIT_POS as usize;
+    #[unroll]
+    for i in 0..comptime!(size * DEPTH / (SIDE * SIDE)) {
+        let row = unit / DEPTH + i * comptime!(SIDE * SIDE / DEPTH);
+        let mut value = 0.0f32;
+        if first + row < rows {
+            value = f32::cast_from(from[(first + row) * stride + inside]);
+        }
+        tile[unit % DEPTH * comptime!(size + 1) + row] = value;
+    }
+}
+
+/// Adds the product of two tiles.
+#[cube]
+fn multiply(
+    sums: &mut Array<f32>,
+    left_tile: &Shared<[f32]>,
+    right_tile: &Shared<[f32]>,
+    #[comptime] shape: Shape,
+) {
+    let unit = UNIT_POS as usize;
+    let (down, right) = (unit / SIDE, unit % SIDE);
+    let mut left = Array::<f32>::new(comptime!(shape.rows));
+    for d in 0..DEPTH {
+        #[unroll]
+        for i in 0..comptime!(shape.rows) {
+            left[i] = left_tile[d * comptime!(SIDE * shape.rows + 1) + down + i * SIDE];
+        }
+        #[unroll]
+        for j in 0..COLUMNS {
+            let w = right_tile[d * comptime!(SIDE * COLUMNS + 1) + right + j * SIDE];
+            #[unroll]
+            for i in 0..comptime!(shape.rows) {
+                sums[i * COLUMNS + j] += left[i] * w;
             }
         }
     }

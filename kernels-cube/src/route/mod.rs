@@ -23,12 +23,7 @@ pub struct Routes {
 /// # Panics
 /// When `top_k` is larger than 32 or than the number of experts.
 #[must_use]
-pub fn route<'a>(
-    on: impl Into<On<'a>>,
-    logits: &Matrix,
-    top_k: usize,
-    normalize: bool,
-) -> Routes {
+pub fn route<'a>(on: impl Into<On<'a>>, logits: &Matrix, top_k: usize, normalize: bool) -> Routes {
     let On { client, units } = on.into();
     assert!(
         top_k <= logits.width.min(together::UNITS),

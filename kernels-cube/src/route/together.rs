@@ -69,16 +69,7 @@ fn route_kernel<X: Float>(
     let mut numbers = Shared::<[u32]>::new_slice(UNITS);
     let mut chosen = 0.0f32;
     for slot in 0..top_k {
-        let mut best = f32::new(-1.0);
-        let mut id = 0u32;
-        let mut i = unit;
-        while i < experts {
-            if scores[i] > best {
-                best = scores[i];
-                id = i as u32;
-            }
-            i += UNITS;
-        }
+        let (best, id) = best_of_unit(&scores, experts);
         room[unit] = best;
         numbers[unit] = id;
         sync_cube();
@@ -118,4 +109,20 @@ fn keep_best(scores: &mut Shared<[f32]>, numbers: &mut Shared<[u32]>) {
         }
         sync_cube();
     }
+}
+
+/// The best of the scores that fall to this unit, and its number.
+#[cube]
+fn best_of_unit(scores: &Shared<[f32]>, #[comptime] experts: usize) -> (f32, u32) {
+    let mut best = f32::new(-1.0);
+    let mut id = 0u32;
+    let mut i = UNIT_POS as usize;
+    while i < experts {
+        if scores[i] > best {
+            best = scores[i];
+            id = i as u32;
+        }
+        i += UNITS;
+    }
+    (best, id)
 }
