@@ -1,4 +1,5 @@
 //! Quantized checkpoints: written, shown, answered with, and broken.
+#![allow(clippy::unwrap_used, reason = "what tests share is a part of them")]
 
 mod common;
 

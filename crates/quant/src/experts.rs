@@ -19,6 +19,10 @@ pub struct Experts {
 
 /// How the matrices are stored.
 #[derive(Clone, Debug)]
+#[expect(
+    clippy::large_enum_variant,
+    reason = "both are handles, and a layer has one of them"
+)]
 enum Stored {
     Dense { gate_up: Tensor<3>, down: Tensor<3> },
     Packed { gate_up: Packed, down: Packed },

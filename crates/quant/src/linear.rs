@@ -16,6 +16,10 @@ pub enum Bias {
 /// A matrix as it is stored.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
+#[expect(
+    clippy::large_enum_variant,
+    reason = "both are handles, and a model has a few hundred of them"
+)]
 pub enum Weight {
     /// `[out, in]` in f32, bf16 or f16.
     Dense(Tensor<2>),

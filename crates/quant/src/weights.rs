@@ -141,6 +141,7 @@ impl<'a> Weights<'a> {
         };
         let weight = match weight {
             JoinedWeight::Packed(bytes) => Weight::Packed(Packed::upload(bytes, self.device())),
+
             JoinedWeight::Dense(data) => Weight::Dense(self.upload(data)),
         };
         Linear::new(weight, bias).with_factor(self.factor(factor))

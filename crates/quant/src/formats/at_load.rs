@@ -53,8 +53,8 @@ impl<'a> Encoder<'a, '_> {
             return Ok(Matrix::Packed(quantize::mxfp4(whole).into_packed()));
         }
         let group = self.parts.len() / self.layout.matrices.max(1);
-        if group > 0 {
-            let start = index / group * group;
+        if let Some(place) = index.checked_div(group) {
+            let start = place * group;
             let mut amax = self.parts[start..start + group].iter().map(amax);
             let amax = amax.try_fold(0.0, |largest, amax| {
                 amax.map(|amax| f32::max(largest, amax))

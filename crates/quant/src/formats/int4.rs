@@ -174,6 +174,17 @@ impl Int4<'_> {
         BLOCKS.into_iter().find(|block| size.is_multiple_of(*block))
     }
 
+    /// Whether a zero point is another one than the middle of the codes.
+    fn has_offsets(&self) -> bool {
+        let more = match self.order {
+            Order::Gptq { zero } => zero,
+            _ => 0,
+        };
+        let middle = u32::from(MIDDLE - more) * 0x1111_1111;
+        let zeros = self.zeros.as_ref().map(words);
+        zeros.is_some_and(|zeros| zeros.iter().any(|word| *word != middle))
+    }
+
     /// The group of each column when it is not the column's place that says it.
     fn order_of_columns(&self) -> Option<Vec<usize>> {
         let groups = words(self.groups.as_ref()?);
@@ -278,19 +289,20 @@ impl Quantized for Int4<'_> {
     }
 
     fn format(&self) -> Option<PackedFormat> {
-        let scale = if self.zeros.is_some() {
+        let scale = if self.has_offsets() {
             Scale::Affine
         } else {
             Scale::F32
         };
-        Some(PackedFormat::new(Code::Int4, scale, self.block()?))
+        let block = self.block().filter(|_| self.order_of_columns().is_none())?;
+        Some(PackedFormat::new(Code::Int4, scale, block))
     }
 
     fn read(&self, warnings: &Warnings) -> Result<Matrix, CheckpointError> {
         let factors = self.factors()?;
         let words = words(&self.codes);
         let order = self.order_of_columns();
-        let (Some(block), None) = (self.block(), &order) else {
+        let Some(format) = self.format() else {
             let kind = match order {
                 Some(_) => Kind::ActOrder,
                 None => Kind::OddGroups,
@@ -305,21 +317,15 @@ impl Quantized for Int4<'_> {
             });
             return Ok(Matrix::Values(values.collect()));
         };
-        let plain = factors.iter().all(|(_, zero)| *zero == MIDDLE);
-        let scale = if plain { Scale::F32 } else { Scale::Affine };
-        let spec = spec(
-            PackedFormat::new(Code::Int4, scale, block),
-            self.rows,
-            self.width,
-        );
+        let spec = spec(format, self.rows, self.width);
         let codes = self.packed_codes(&words, spec.row_bytes());
         let size = self.size();
         let mut scales = Vec::with_capacity(self.rows * spec.scale_bytes());
         for row in factors.chunks_exact(self.count) {
             for index in 0..spec.blocks() {
-                let (factor, zero) = row[(index * block / size).min(self.count - 1)];
+                let (factor, zero) = row[(index * format.block / size).min(self.count - 1)];
                 scales.extend(factor.to_le_bytes());
-                if !plain {
+                if format.scale == Scale::Affine {
                     let offset = (f32::from(MIDDLE) - f32::from(zero)) * factor;
                     scales.extend(offset.to_le_bytes());
                 }

@@ -140,6 +140,6 @@ fn try_all(tensors: &Tensors, [rows, width]: [usize; 2]) -> Result<(), TestCaseE
     for error in [error, table, kernel].into_iter().flatten() {
         prop_assert!(!error.to_string().contains('\n'), "{error}");
     }
-    crate::formats::survey(open.set(), None);
+    let _ = crate::formats::survey(open.set(), None);
     Ok(())
 }
