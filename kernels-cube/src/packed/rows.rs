@@ -1,13 +1,14 @@
 //! Products with matrices in checkpoint order, on any device: no matrix units, no plane operations, f32 throughout.
 //!
 //! Several units share a row of the matrix: each decodes every so manieth word, multiplies its values with the
-//! activations and keeps the sums; shared memory adds them up in a fixed order.
+//! activations and keeps the sums; shared memory adds them up in a fixed order. Where units work alone, each has a row.
 
 use cubecl::prelude::*;
 
 use super::{COLUMNS, Coding, Scaling, Shape};
 use crate::Buffer;
 use crate::grid::flat;
+use crate::units::{On, Units};
 
 /// Units of a cube.
 const UNITS: usize = 64;
@@ -46,9 +47,15 @@ struct Layout {
 }
 
 impl Layout {
-    fn new(coding: Coding, shape: Shape) -> Self {
+    fn new(client: &Client, matrix: &Matrix) -> Self {
+        let (coding, shape) = (matrix.coding, matrix.shape);
         let columns = shape.width.next_multiple_of(COLUMNS);
         let words = columns / if coding.bytes { 4 } else { 8 };
+        // A unit that works alone needs no shared memory.
+        let units = match On::from(client).units {
+            Units::Together => (words / 4).next_power_of_two().clamp(1, 32),
+            Units::Alone => 1,
+        };
         Self {
             coding,
             words,
@@ -58,7 +65,7 @@ impl Layout {
                 columns.div_ceil(coding.block)
             },
             width: shape.width,
-            units: (words / 4).next_power_of_two().clamp(1, 32),
+            units,
         }
     }
 
@@ -74,7 +81,7 @@ impl Layout {
 /// - y: `[rows, rows of the matrix]`
 #[expect(unsafe_code, reason = "kernels are launched without bounds checks")]
 pub fn product(client: &Client, matrix: &Matrix, (x, rows): (&Buffer, usize), y: &Buffer) {
-    let layout = Layout::new(matrix.coding, matrix.shape);
+    let layout = Layout::new(client, matrix);
     let tokens = rows.next_power_of_two().min(TOKENS);
     let down = matrix.shape.rows.div_ceil(layout.rows());
     // SAFETY: rows beyond the last are read again and not written.
@@ -111,7 +118,7 @@ pub fn gate_up(
     (ids, slots): (&Buffer, usize),
     h: &Buffer,
 ) {
-    let layout = Layout::new(matrix.coding, matrix.shape);
+    let layout = Layout::new(client, matrix);
     let half = matrix.shape.rows / 2;
     // SAFETY: rows beyond the last are read again and not written.
     unsafe {
@@ -147,7 +154,7 @@ pub fn down(
     ([ids, weights], slots): ([&Buffer; 2], usize),
     y: &Buffer,
 ) {
-    let layout = Layout::new(matrix.coding, matrix.shape);
+    let layout = Layout::new(client, matrix);
     // SAFETY: rows beyond the last are read again and not written.
     unsafe {
         down_kernel::launch_unchecked(
@@ -188,7 +195,7 @@ pub fn unpack(client: &Client, matrix: &Matrix, values: &Buffer) {
             matrix.gains.arg(),
             matrix.table.arg(),
             values.arg(),
-            Layout::new(matrix.coding, matrix.shape),
+            Layout::new(client, matrix),
         );
     }
 }
@@ -329,20 +336,29 @@ fn product_kernel<X: Float>(
     accumulate::<X>(
         &mut sums, x, first, rows, codes, scales, table, row, layout, tokens,
     );
-    let mut parts = Shared::<[f32]>::new_slice(comptime!(UNITS * tokens));
-    #[unroll]
-    for token in 0..tokens {
-        parts[(UNIT_POS_Y as usize * layout.units + UNIT_POS_X as usize) * tokens + token] =
-            sums[token];
-    }
-    sync_cube();
-    let mut token = UNIT_POS_X as usize;
-    while token < tokens {
-        if wanted < out && first + token < rows {
-            let sum = reduced(&parts, token, layout, tokens);
-            y[(first + token) * out + row] = X::cast_from(sum * gains[row]);
+    if comptime!(layout.units == 1) {
+        #[unroll]
+        for token in 0..tokens {
+            if wanted < out && first + token < rows {
+                y[(first + token) * out + row] = X::cast_from(sums[token] * gains[row]);
+            }
         }
-        token += layout.units;
+    } else {
+        let mut parts = Shared::<[f32]>::new_slice(comptime!(UNITS * tokens));
+        #[unroll]
+        for token in 0..tokens {
+            let at = UNIT_POS_Y as usize * layout.units + UNIT_POS_X as usize;
+            parts[at * tokens + token] = sums[token];
+        }
+        sync_cube();
+        let mut token = UNIT_POS_X as usize;
+        while token < tokens {
+            if wanted < out && first + token < rows {
+                let sum = reduced(&parts, token, layout, tokens);
+                y[(first + token) * out + row] = X::cast_from(sum * gains[row]);
+            }
+            token += layout.units;
+        }
     }
 }
 
@@ -394,14 +410,20 @@ fn gate_up_kernel<X: Float>(
         layout,
         1usize,
     );
-    let mut parts = Shared::<[f32]>::new_slice(comptime!(UNITS * 2));
-    let at = UNIT_POS_Y as usize * layout.units + UNIT_POS_X as usize;
-    parts[at * 2usize] = gate_sum[0];
-    parts[at * 2usize + 1usize] = up_sum[0];
-    sync_cube();
+    let mut gate_total = gate_sum[0];
+    let mut up_total = up_sum[0];
+    if comptime!(layout.units > 1) {
+        let mut parts = Shared::<[f32]>::new_slice(comptime!(UNITS * 2));
+        let at = UNIT_POS_Y as usize * layout.units + UNIT_POS_X as usize;
+        parts[at * 2usize] = gate_total;
+        parts[at * 2usize + 1usize] = up_total;
+        sync_cube();
+        gate_total = reduced(&parts, 0usize, layout, 2usize);
+        up_total = reduced(&parts, 1usize, layout, 2usize);
+    }
     if UNIT_POS_X == 0 && wanted < half {
-        let value = reduced(&parts, 0usize, layout, 2usize) * gains[gate];
-        let up = reduced(&parts, 1usize, layout, 2usize) * gains[gate + half];
+        let value = gate_total * gains[gate];
+        let up = up_total * gains[gate + half];
         h[choice * half + wanted] = value / (1.0f32 + (-value).exp()) * up;
     }
 }
@@ -444,11 +466,14 @@ fn down_kernel<X: Float>(
         );
         total += sum[0] * gains[at] * weights[choice];
     }
-    let mut parts = Shared::<[f32]>::new_slice(UNITS);
-    parts[UNIT_POS_Y as usize * layout.units + UNIT_POS_X as usize] = total;
-    sync_cube();
+    if comptime!(layout.units > 1) {
+        let mut parts = Shared::<[f32]>::new_slice(UNITS);
+        parts[UNIT_POS_Y as usize * layout.units + UNIT_POS_X as usize] = total;
+        sync_cube();
+        total = reduced(&parts, 0usize, layout, 1usize);
+    }
     if UNIT_POS_X == 0 && wanted < out {
-        y[CUBE_POS_Y as usize * out + row] = X::cast_from(reduced(&parts, 0usize, layout, 1usize));
+        y[CUBE_POS_Y as usize * out + row] = X::cast_from(total);
     }
 }
 

@@ -1,6 +1,7 @@
 //! The chat template: a conversation → the text of the prompt.
 
 use std::collections::BTreeMap;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::time::SystemTime;
 
@@ -115,13 +116,20 @@ impl ChatTemplate {
             "strftime_now".into(),
             jinja::strftime_now(options.now.unwrap_or_else(SystemTime::now)),
         );
-        self.environment
-            .get_template(TEMPLATE_NAME)
-            .and_then(|template| template.render(context))
-            .map_err(|error| TextError::Render {
-                file: self.file.clone(),
-                reason: one_line(&error),
-            })
+        // A template is a file of somebody else's, and the engine has panicked on some.
+        let rendered = catch_unwind(AssertUnwindSafe(|| {
+            let template = self.environment.get_template(TEMPLATE_NAME)?;
+            template.render(context)
+        }));
+        let reason = match rendered {
+            Ok(Ok(text)) => return Ok(text),
+            Ok(Err(error)) => one_line(&error),
+            Err(_) => "the template engine fails on an expression".into(),
+        };
+        Err(TextError::Render {
+            file: self.file.clone(),
+            reason,
+        })
     }
 
     fn compile(file: &str, source: String) -> Result<Self, TextError> {
