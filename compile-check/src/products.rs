@@ -12,7 +12,7 @@ use cubecl_core::prelude::*;
 use crate::model::{Experts, Model};
 
 /// Rows of prompts: one for every blocking.
-const MANY: [usize; 4] = [17, 64, 300, 4096];
+const MANY: [usize; 3] = [17, 300, 4096];
 
 /// The codings that tiles hold.
 pub(crate) const CODINGS: [(&str, Coding); 2] = [
@@ -45,7 +45,13 @@ impl<'a> Launches<'a> {
     /// Every launch of a model.
     pub(crate) fn model(&mut self, model: &Model) {
         for (name, coding) in CODINGS {
-            for &[rows, width] in &model.linears {
+            // A coding changes the decoding alone, which every shape of the first one has met.
+            let shapes_of = if name == CODINGS[0].0 {
+                model.linears.len()
+            } else {
+                2
+            };
+            for &[rows, width] in model.linears.iter().take(shapes_of) {
                 let shape = Shape {
                     matrices: 1,
                     rows,
@@ -85,7 +91,7 @@ impl<'a> Launches<'a> {
     /// Few and many rows.
     fn linear<Y: CubeElement + Scalar>(&self, coding: Coding, shape: Shape, split: bool) {
         let matrix = self.matrix(coding, shape);
-        for rows in [1, 4, 8, FEW].into_iter().chain(MANY) {
+        for rows in [1, 8, FEW].into_iter().chain(MANY) {
             let x = self.activations::<Y>(rows, shape.width, &matrix, split);
             let y = self.buffer::<Y>(rows * shape.rows);
             match rows {

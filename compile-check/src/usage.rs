@@ -4,10 +4,8 @@ use anyhow::{Context, Result};
 
 use crate::architecture::{Architecture, REGISTERS, THREADS};
 
-/// Registers of a thread at most.
-const THREAD_REGISTERS: usize = 255;
-/// Bytes stored and loaded that are not a fault while there are registers to spare.
-const ASIDE: usize = 32;
+/// Bytes stored and loaded that are not a fault: a few values put aside before a loop cost less than smaller blocks.
+const ASIDE: usize = 96;
 
 /// What a kernel takes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -47,9 +45,7 @@ impl Usage {
         shared: usize,
     ) -> Vec<String> {
         let mut faults = Vec::new();
-        // With registers to spare, ptxas may put a few aside to have more threads at a time.
-        let spare = self.registers + 8 <= most_registers(threads);
-        if self.spills > if spare { ASIDE } else { 0 } {
+        if self.spills > ASIDE {
             faults.push(format!("spills {} bytes", self.spills));
         }
         if threads > THREADS {
@@ -67,12 +63,6 @@ impl Usage {
         }
         faults
     }
-}
-
-/// Registers that a thread can have among `threads`.
-fn most_registers(threads: usize) -> usize {
-    let share = REGISTERS / threads.next_multiple_of(32).max(1);
-    (share / 8 * 8).min(THREAD_REGISTERS)
 }
 
 #[cfg(test)]
@@ -119,25 +109,19 @@ ptxas info    : Compile time = 1.000 ms
     }
 
     #[test]
-    fn spilling_is_a_fault_where_registers_run_out() {
+    fn spilling_more_than_a_little_is_a_fault() {
         let ampere = Architecture::parse("sm_86").unwrap();
         let usage = Usage {
             registers: 64,
-            spills: 4,
+            spills: ASIDE,
             ..Usage::default()
         };
-        assert_eq!(usage.faults(ampere, 1024, 0), ["spills 4 bytes"]);
-        assert!(usage.faults(ampere, 512, 0).is_empty());
+        assert!(usage.faults(ampere, 1024, 0).is_empty());
         let more = Usage {
-            spills: 36,
+            spills: ASIDE + 1,
             ..usage
         };
-        assert_eq!(more.faults(ampere, 512, 0), ["spills 36 bytes"]);
-        let full = Usage {
-            registers: 255,
-            ..usage
-        };
-        assert_eq!(full.faults(ampere, 128, 0), ["spills 4 bytes"]);
+        assert_eq!(more.faults(ampere, 1024, 0), ["spills 97 bytes"]);
     }
 
     #[test]

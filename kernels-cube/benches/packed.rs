@@ -741,15 +741,9 @@ impl<'a> Pool<'a> {
                 ("qkv 5120x2048", 5120, 2048),
                 ("o_proj 2048x4096", 2048, 4096),
             ] {
-                for (down, across, tiles, groups) in [
-                    (8, 1, 2, 16),
-                    (4, 1, 2, 16),
-                    (4, 1, 1, 16),
-                    (8, 1, 1, 16),
-                    (8, 1, 2, 8),
-                    (8, 1, 1, 8),
-                    (4, 1, 1, 8),
-                ] {
+                for (down, across, tiles, groups) in
+                    [(4, 1, 2, 16), (4, 1, 2, 14), (4, 1, 2, 12), (4, 1, 1, 8)]
+                {
                     let blocking = Blocking {
                         down,
                         across,

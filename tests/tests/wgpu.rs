@@ -3,7 +3,8 @@
 use std::sync::LazyLock;
 use std::time::Instant;
 
-use burn_omni::{Engine, EngineConfig};
+use burn::tensor::Device;
+use burn_omni::{Engine, EngineConfig, Quantize};
 use burn_omni_ops::adapter::software_vulkan_for_test;
 use burn_omni_tests::demo::{answers, cases, goldens, request};
 use burn_omni_tests::reply::run;
@@ -39,15 +40,19 @@ const SPOKEN: [&str; 2] = ["demo-001", "speech-002"];
 
 /// The demo model on the adapter, loaded once; nothing where there is none.
 fn engine() -> Option<&'static Engine> {
-    static ENGINE: LazyLock<Option<Engine>> = LazyLock::new(|| {
-        let device = software_vulkan_for_test()?;
-        let started = Instant::now();
-        let config = EngineConfig::new(repository("assets/omni-demo")).device(device);
-        let engine = Engine::load(config).expect("the demo model loads");
-        println!("load: {:.1} s", started.elapsed().as_secs_f64());
-        Some(engine)
-    });
+    static ENGINE: LazyLock<Option<Engine>> =
+        LazyLock::new(|| Some(load(software_vulkan_for_test()?, None)));
     ENGINE.as_ref()
+}
+
+fn load(device: Device, quantize: Option<Quantize>) -> Engine {
+    let started = Instant::now();
+    let config = EngineConfig::new(repository("assets/omni-demo"))
+        .device(device)
+        .quantize(quantize);
+    let engine = Engine::load(config).expect("the demo model loads");
+    println!("load: {:.1} s", started.elapsed().as_secs_f64());
+    engine
 }
 
 #[test]
@@ -99,5 +104,34 @@ fn spoken_answers_have_the_codes_of_the_cpu() {
         );
         println!("{id}: samples differ by {error:.1e}");
         assert!(error < 2e-3, "{id}: samples differ by {error}");
+    }
+}
+
+#[test]
+fn quantized_weights_answer_as_on_the_cpu() {
+    let Some(device) = software_vulkan_for_test() else {
+        return;
+    };
+    let quantize = Some(Quantize::Nvfp4);
+    let engines = [load(device, quantize), load(Device::flex(), quantize)];
+    let (cases, goldens) = (cases(), goldens());
+    for id in CASES {
+        let case = cases.iter().find(|case| case.id == id).expect("a case");
+        let [found, expected] = engines.each_ref().map(|engine| {
+            let reply = run(engine, request(&case.messages, None)).expect("the case is sound");
+            reply.answer.token_ids
+        });
+        assert_eq!(found, expected, "{id}");
+    }
+    for id in SPOKEN {
+        let golden = goldens.iter().find(|golden| golden.id == id);
+        let golden = golden.expect("a golden");
+        let voice = golden.speaker.as_deref();
+        let [found, expected] = engines.each_ref().map(|engine| {
+            let reply = run(engine, request(&golden.messages, voice)).expect("the case is sound");
+            reply.answer.speech.expect("speech was asked for").codes
+        });
+        assert!(!expected.is_empty(), "{id} is silent");
+        assert_eq!(found, expected, "{id}");
     }
 }
