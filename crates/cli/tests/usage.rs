@@ -42,7 +42,6 @@ fn wrong_flags_are_one_line_with_advice() {
 #[test]
 fn flags_that_do_nothing_yet_are_unknown() {
     for flag in [
-        "--quantize",
         "--w4a4",
         "--kv-dtype",
         "--memory-limit",
