@@ -7,7 +7,7 @@
 //!   both. One product of the matrix units takes word `b` of every lane, so its 16 columns are four of each block; the
 //!   activations are taken in the same order.
 //! * **Codes**: the eight values of a word are stored so that two instructions give two of them as bf16, scaled by
-//!   2^-126: see [`decode`]. [`pack()`] solves for the stored bits.
+//!   2^-126: see `decode`. [`pack()`] solves for the stored bits.
 //! * **Scales**: a lane's word has the bytes of rows `g` and `g + 8` for block `t` of two spans. E4M3 is stored with five
 //!   exponent bits, so that it has no subnormal numbers; a block of scale 0 gets codes 0 instead.
 //! * **Rows** of a gated matrix alternate: gate rows in the upper half of a tile, what they gate in the lower half.

@@ -4,12 +4,12 @@
 //!
 //! | file | stored forms |
 //! |---|---|
-//! | [`nvfp4`] | NVFP4 of ModelOpt and of compressed-tensors |
-//! | [`mx`] | MXFP4 of compressed-tensors and gpt-oss, MXFP8 |
-//! | [`fp8`] | FP8 with one scale a tensor, a row, or a block of 128×128 |
-//! | [`bnb`] | bitsandbytes NF4 and FP4, nested too |
-//! | [`int4`] | AWQ, GPTQ, AutoRound, compressed-tensors INT4 |
-//! | [`fake`] | the largest weight that a quantizer left beside plain weights |
+//! | `nvfp4` | NVFP4 of ModelOpt and of compressed-tensors |
+//! | `mx` | MXFP4 of compressed-tensors and gpt-oss, MXFP8 |
+//! | `fp8` | FP8 with one scale a tensor, a row, or a block of 128×128 |
+//! | `bnb` | bitsandbytes NF4 and FP4, nested too |
+//! | `int4` | AWQ, GPTQ, AutoRound, compressed-tensors INT4 |
+//! | `fake` | the largest weight that a quantizer left beside plain weights |
 
 mod at_load;
 mod bnb;
