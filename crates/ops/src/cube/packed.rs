@@ -11,6 +11,7 @@ use burn_omni_kernels::packed::{Coding, Order, Scaling, Shape, rows};
 use cubecl::prelude::*;
 
 use super::buffers::{flat, tensor};
+use super::products;
 use super::{F, I};
 use crate::PackedSpec;
 use crate::packed::{Code, Scale};
@@ -81,10 +82,18 @@ pub(super) fn pack(codes: I, scales: I, spec: &PackedSpec) -> (I, I) {
 }
 
 pub(super) fn unpack(parts: Parts, spec: &PackedSpec) -> F {
+    unpack_to(parts, spec, [spec.matrices * spec.rows, spec.width])
+}
+
+/// The values of experts, one matrix after another.
+fn values(parts: Parts, spec: &PackedSpec) -> F {
+    unpack_to(parts, spec, [spec.matrices, spec.rows, spec.width])
+}
+
+fn unpack_to<const D: usize>(parts: Parts, spec: &PackedSpec, size: [usize; D]) -> F {
     let like = parts.2.clone();
     let client = like.client.clone();
-    let size = [spec.matrices * spec.rows, spec.width];
-    let values = Buffer::empty(&client, f32::elem_type_native(), size[0] * size[1]);
+    let values = Buffer::empty(&client, f32::elem_type_native(), size.iter().product());
     if in_tiles(&client, spec) {
         let tiles::Matrix {
             codes,
@@ -135,6 +144,11 @@ pub(super) fn experts(
 ) -> F {
     let (like, client) = (x.clone(), x.client.clone());
     let [up_spec, down_spec] = specs;
+    if in_tiles(&client, up_spec) != in_tiles(&client, down_spec) {
+        // Two formats of which only one has tiles: what one kernel writes the other does not read.
+        let [up, down] = [values(up, up_spec), values(down, down_spec)];
+        return products::experts(x, (ids, weights), up, down);
+    }
     let count = x.meta.shape()[0];
     let chosen = Chosen {
         slots: ids.meta.shape()[1],
@@ -143,10 +157,6 @@ pub(super) fn experts(
     };
     let x = flat(x);
     let y = Buffer::empty(&client, x.elem, count * down_spec.rows);
-    assert_eq!(
-        up_spec.format, down_spec.format,
-        "the matrices of an expert are in one format"
-    );
     if in_tiles(&client, up_spec) {
         let matrices = [tiled(up, up_spec), tiled(down, down_spec)];
         let x = rounded(&client, x, up_spec);
