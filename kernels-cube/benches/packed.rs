@@ -66,32 +66,7 @@ fn main() {
             pool.gemm();
         }
         if chosen.iter().any(|c| c == "profile") {
-            let a = Activations {
-                buffer: pool.x.clone(),
-                split: false,
-            };
-            let client = &bench.client;
-            for i in 0..3 {
-                many::many(
-                    client,
-                    &pool.matrix(i, 1, 5120, 2048, false),
-                    (&a, 4096),
-                    &pool.y,
-                    Blocking {
-                        down: 8,
-                        across: 1,
-                        tiles: 2,
-                        groups: 16,
-                    },
-                );
-                few::few(
-                    client,
-                    &pool.matrix(i, 1, 5120, 2048, false),
-                    (&a, 1),
-                    &pool.y,
-                );
-            }
-            let _: Vec<bf16> = bench.read(&pool.y.part(0, 8));
+            pool.profile();
         }
     }
 }
@@ -728,6 +703,31 @@ impl<'a> Pool<'a> {
             });
             self.row(&format!("experts down rows {tokens}"), us, bytes / 2);
         }
+    }
+
+    /// A launch of each kernel, for a profiler.
+    fn profile(&self) {
+        let client = &self.bench.client;
+        let a = Activations {
+            buffer: self.x.clone(),
+            split: false,
+        };
+        let ids: Vec<u32> = (0..TOP_K as u32).map(|i| i * 11 + 3).collect();
+        let ids = self.bench.upload(&ids);
+        let weights = self.bench.upload(&[0.125_f32; TOP_K]);
+        for i in 0..3 {
+            let matrix = |[rows, width]: [usize; 2]| self.matrix(i, 1, rows, width, false);
+            for shape in [[5120, 2048], [2048, 4096], [152_064, 2048]] {
+                few::few(client, &matrix(shape), (&a, 1), &self.y);
+            }
+            let up = self.matrix(i, EXPERTS, 1536, 2048, true);
+            few::gate_up(client, &up, &a, (&ids, TOP_K), (&self.y, 768));
+            let down = self.matrix(i, EXPERTS, 2048, 768, false);
+            few::down(client, &down, &a, ([&ids, &weights], TOP_K), &self.y);
+            let blocking = Blocking::of(4096, 320);
+            many::many(client, &matrix([5120, 2048]), (&a, 4096), &self.y, blocking);
+        }
+        let _: Vec<bf16> = self.bench.read(&self.y.part(0, 8));
     }
 
     fn gemm(&self) {

@@ -58,13 +58,28 @@ pub fn holds(coding: Coding) -> bool {
     coding.e2m1 && matches!(coding.scaling, Scaling::E4m3 | Scaling::E8m0) && coding.block <= 32
 }
 
-/// The sizes of matrices in tiles.
+/// How the values of a matrix in tiles are scaled. A part of a kernel's text, which sizes are not.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct Tiling {
+pub struct Scaled {
     /// Values of a row that share a scale, 16 or 32.
     pub block: usize,
     /// Whether scales are powers of two.
     pub e8m0: bool,
+}
+
+impl Scaled {
+    /// Tiles side by side in a pair of spans.
+    #[must_use]
+    pub const fn chunks(&self) -> usize {
+        BLOCKS * self.block / COLUMNS
+    }
+}
+
+/// The sizes of matrices in tiles.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Tiling {
+    /// The scales.
+    pub scaled: Scaled,
     /// Tiles below one another in one matrix.
     pub tiles: usize,
     /// Pairs of spans side by side.
@@ -81,8 +96,10 @@ impl Tiling {
             shape.rows.div_ceil(ROWS)
         };
         Self {
-            block: coding.block,
-            e8m0: coding.scaling == Scaling::E8m0,
+            scaled: Scaled {
+                block: coding.block,
+                e8m0: coding.scaling == Scaling::E8m0,
+            },
             tiles,
             pairs: shape.width.div_ceil(BLOCKS * coding.block),
         }
@@ -91,13 +108,7 @@ impl Tiling {
     /// Columns of a row, padding included.
     #[must_use]
     pub fn columns(&self) -> usize {
-        self.pairs * BLOCKS * self.block
-    }
-
-    /// Tiles side by side in a pair of spans.
-    #[must_use]
-    pub fn chunks(&self) -> usize {
-        BLOCKS * self.block / COLUMNS
+        self.pairs * BLOCKS * self.scaled.block
     }
 
     /// Words of the codes of `matrices` matrices.

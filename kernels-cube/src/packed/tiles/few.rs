@@ -7,10 +7,11 @@
 //! For chosen experts a cube belongs to one choice (gate and up) or sums the choices of a row (down), so that nothing is
 //! sorted and nothing is added by atomics.
 
+use cubecl::frontend::barrier::copy_async;
 use cubecl::prelude::*;
 
 use super::decode::{RESTORE, mma, mul_bf16x2, scale_bf16, values0, values1, values2, values3};
-use super::{Activations, BLOCKS, Matrix, ROWS, Tiling};
+use super::{Activations, BLOCKS, Matrix, ROWS, Scaled, Tiling};
 use crate::Buffer;
 
 type N4 = Const<4>;
@@ -35,55 +36,51 @@ enum Mode {
     Down,
 }
 
-/// What does not change in a launch.
+/// What a kernel is compiled for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 struct Work {
     mode: Mode,
-    tiling: Tiling,
+    scaled: Scaled,
     /// Tiles of a cube.
     tiles: usize,
     /// Groups of eight columns.
     groups: usize,
     /// Whether two columns are one row of activations.
     split: bool,
-    /// Pairs of spans that a cube sums, those of all chosen experts together.
-    pairs: usize,
-    /// Pairs of a plane.
+    planes: usize,
+    /// Pairs of spans that a plane sums; of those of all chosen experts together, if they are chosen.
     each: usize,
+    /// Whether the last plane has less.
+    ragged: bool,
 }
 
 impl Work {
-    fn new(mode: Mode, tiling: Tiling, x: &Activations, rows: usize, slots: usize) -> Self {
-        let columns = rows * x.halves();
+    /// The work of `jobs` jobs of `columns` columns and `slots` experts each.
+    fn new(mode: Mode, tiling: Tiling, split: bool, [jobs, columns, slots]: [usize; 3]) -> Self {
         let pairs = slots * tiling.pairs;
         // Many planes with a pair each hide latency better than few with many; where there are many cubes, fewer and
         // longer planes cost less. Measured: see benches/NOTES.md.
         let (tiles, wanted) = match mode {
-            Mode::Dense if tiling.tiles >= TALL => (2, 4),
+            Mode::Dense if tiling.tiles >= TALL => (2, 2),
             Mode::GateUp => (2, 2),
+            Mode::Down if jobs > 2 => (4, 4),
             Mode::Dense | Mode::Down => (1, 1),
         };
         let wanted = pairs.div_ceil(PLANES).max(wanted).min(tiling.pairs);
         // The pairs of a plane are of one expert.
         let each =
             (wanted..=tiling.pairs).find(|each| slots == 1 || tiling.pairs.is_multiple_of(*each));
+        let each = each.unwrap_or(tiling.pairs);
         Self {
             mode,
-            tiling,
+            scaled: tiling.scaled,
             tiles,
             groups: columns.div_ceil(COLUMNS),
-            split: x.split,
-            pairs,
-            each: each.unwrap_or(tiling.pairs),
+            split,
+            planes: pairs.div_ceil(each),
+            each,
+            ragged: !pairs.is_multiple_of(each),
         }
-    }
-
-    const fn planes(&self) -> usize {
-        self.pairs.div_ceil(self.each)
-    }
-
-    const fn ragged(&self) -> bool {
-        !self.pairs.is_multiple_of(self.each)
     }
 
     const fn halves(&self) -> usize {
@@ -94,6 +91,14 @@ impl Work {
     const fn parts(&self) -> usize {
         self.tiles * self.groups * COLUMNS * ROWS
     }
+
+    /// Rows whose gains differ: those of the cube, and if its planes have different experts, of each plane.
+    const fn gains(&self) -> usize {
+        match self.mode {
+            Mode::Down => self.planes * self.tiles * ROWS,
+            Mode::Dense | Mode::GateUp => self.tiles * ROWS,
+        }
+    }
 }
 
 /// `y = matrix * x` for each of up to [`FEW`] rows; half as many when they are split.
@@ -102,7 +107,12 @@ impl Work {
 /// - y: `[rows, rows of the matrix]`
 pub fn few(client: &Client, matrix: &Matrix, (x, rows): (&Activations, usize), y: &Buffer) {
     let launch = Launch {
-        work: Work::new(Mode::Dense, matrix.tiling, x, rows, 1),
+        work: Work::new(
+            Mode::Dense,
+            matrix.tiling,
+            x.split,
+            [1, rows * x.halves(), 1],
+        ),
         jobs: 1,
         columns: rows * x.halves(),
         stride: matrix.rows,
@@ -123,7 +133,12 @@ pub fn gate_up(
     (h, stride): (&Buffer, usize),
 ) {
     let launch = Launch {
-        work: Work::new(Mode::GateUp, matrix.tiling, x, 1, 1),
+        work: Work::new(
+            Mode::GateUp,
+            matrix.tiling,
+            x.split,
+            [ids.len(), x.halves(), 1],
+        ),
         jobs: ids.len(),
         columns: x.halves(),
         stride,
@@ -145,7 +160,12 @@ pub fn down(
     y: &Buffer,
 ) {
     let launch = Launch {
-        work: Work::new(Mode::Down, matrix.tiling, h, 1, slots),
+        work: Work::new(
+            Mode::Down,
+            matrix.tiling,
+            h.split,
+            [ids.len() / slots, h.halves(), slots],
+        ),
         jobs: ids.len() / slots,
         columns: h.halves(),
         stride: matrix.rows,
@@ -175,11 +195,11 @@ impl Launch {
             few_kernel::launch_unchecked(
                 client,
                 CubeCount::Static(
-                    work.tiling.tiles.div_ceil(work.tiles) as u32,
+                    matrix.tiling.tiles.div_ceil(work.tiles) as u32,
                     self.jobs as u32,
                     1,
                 ),
-                CubeDim::new_2d(32, work.planes() as u32),
+                CubeDim::new_2d(32, work.planes as u32),
                 matrix.codes.vectors(4),
                 matrix.scales.arg(),
                 matrix.gains.arg(),
@@ -188,6 +208,8 @@ impl Launch {
                 weights.arg(),
                 y.arg(),
                 matrix.rows as u32,
+                matrix.tiling.tiles as u32,
+                matrix.tiling.pairs as u32,
                 self.columns as u32,
                 self.stride as u32,
                 self.slots as u32,
@@ -196,6 +218,23 @@ impl Launch {
             );
         }
     }
+}
+
+/// Where a plane's part of a launch lies.
+#[derive(CubeType)]
+struct Place {
+    /// Which of several matrices.
+    matrix: usize,
+    /// Rows of a matrix.
+    rows: usize,
+    /// Tiles below one another, and pairs of spans side by side, in a matrix.
+    tiles: usize,
+    pairs: usize,
+    /// The first pair of spans.
+    pair: usize,
+    /// The row of `x` that is the first column.
+    row: usize,
+    columns: usize,
 }
 
 #[cube(launch_unchecked)]
@@ -208,109 +247,178 @@ fn few_kernel<Y: Float>(
     weights: &[f32],
     y: &mut [Y],
     rows: u32,
+    tiles: u32,
+    pairs: u32,
     columns: u32,
     stride: u32,
     slots: u32,
     #[comptime] work: Work,
     #[define(Y)] _elem: ElemType,
 ) {
-    let rows = rows as usize;
+    let pairs = pairs as usize;
+    let first = UNIT_POS_Y as usize * work.each;
+    let job = CUBE_POS_Y as usize;
+    let mut matrix = 0usize;
+    let mut row = 0usize;
+    let mut pair = first;
+    let mut choice = 0usize;
+    if comptime!(work.mode == Mode::GateUp) {
+        matrix = ids[job] as usize;
+        row = job / slots as usize * work.halves();
+    } else if comptime!(work.mode == Mode::Down) {
+        choice = job * slots as usize + first / pairs;
+        matrix = ids[choice] as usize;
+        row = choice * work.halves();
+        pair = first % pairs;
+    }
+    let place = Place {
+        matrix,
+        rows: rows as usize,
+        tiles: tiles as usize,
+        pairs,
+        pair,
+        row,
+        columns: columns as usize,
+    };
+    // What the sums are multiplied with at the end is on its way before they are formed.
+    let mut gain = Shared::<[f32]>::new_slice(comptime!(work.gains()));
+    let mut weight = Shared::<[f32]>::new_slice(work.planes);
+    fetch_gains(&mut gain, gains, &place, work);
+    if comptime!(work.mode == Mode::Down) && UNIT_POS_X == 31 {
+        let plane = UNIT_POS_Y as usize;
+        copy_async(
+            &weights[choice..choice + 1usize],
+            &mut weight[plane..plane + 1usize],
+            1u32,
+        );
+    }
     let mut sums = Array::<Vector<f32, N4>>::new(comptime!(work.tiles * work.groups));
     #[unroll]
     for i in 0..comptime!(work.tiles * work.groups) {
         sums[i] = Vector::<f32, N4>::new(0.0f32);
     }
-    let first = UNIT_POS_Y as usize * work.each;
-    // Where the activations of this cube or plane lie, and which of several matrices they meet.
-    let job = CUBE_POS_Y as usize;
-    let mut matrix = 0usize;
-    let mut row = 0usize;
-    let mut factor = 1.0f32;
-    let mut pair = first;
-    if comptime!(work.mode == Mode::GateUp) {
-        matrix = ids[job] as usize;
-        row = job / slots as usize * work.halves();
-    } else if comptime!(work.mode == Mode::Down) {
-        let choice = job * slots as usize + first / work.tiling.pairs;
-        matrix = ids[choice] as usize;
-        factor = weights[choice];
-        row = choice * work.halves();
-        pair = first % work.tiling.pairs;
-    }
+    let mut words =
+        Array::<Vector<u32, N4>>::new(comptime!(work.each * work.tiles * work.scaled.chunks()));
+    let mut scale = Array::<u32>::new(comptime!(work.each * work.tiles));
+    load(&mut words, &mut scale, codes, scales, &place, work);
     #[unroll]
     for i in 0..work.each {
-        if comptime!(!work.ragged()) || first + i < work.pairs {
-            multiply(
-                &mut sums,
-                codes,
-                scales,
-                x,
-                matrix,
-                pair + i,
-                row,
-                columns as usize,
-                work,
-            );
+        if comptime!(!work.ragged) || pair + i < pairs {
+            multiply(&mut sums, &words, &scale, x, &place, i, work);
         }
     }
-    let mut parts = Shared::<[f32]>::new_slice(comptime!(work.planes() * work.parts()));
-    share(&mut parts, &sums, gains, matrix, rows, factor, work);
+    let mut parts = Shared::<[f32]>::new_slice(comptime!(work.planes * work.parts()));
+    share(&mut parts, &sums, work);
+    gpu_asm!("cp.async.wait_all;");
     sync_cube();
     if comptime!(work.mode == Mode::GateUp) {
-        write_gated::<Y>(&parts, gains, y, matrix, rows, stride as usize, work);
+        write_gated::<Y>(&parts, &gain, y, &place, stride as usize, work);
     } else {
-        write::<Y>(&parts, gains, y, rows, columns as usize, work);
+        write::<Y>(&parts, &gain, &weight, y, &place, work);
+    }
+}
+
+/// Starts the copies of the gains of the rows of this cube, and of this plane's expert if they are chosen.
+#[cube]
+fn fetch_gains(gain: &mut Shared<[f32]>, gains: &[f32], place: &Place, #[comptime] work: Work) {
+    let lane = UNIT_POS_X as usize;
+    let plane = UNIT_POS_Y as usize;
+    let own = comptime!(work.mode == Mode::Down);
+    if (own || plane == 0) && lane < ROWS {
+        #[unroll]
+        for i in 0..work.tiles {
+            let mut row = tile_of(i, place, work) * ROWS + lane;
+            if comptime!(work.mode == Mode::GateUp) {
+                let half = comptime!(ROWS / 2);
+                row = tile_of(i, place, work) * half
+                    + lane % half
+                    + lane / half * (place.rows / 2usize);
+            }
+            let from =
+                place.matrix * place.rows + select(row < place.rows, row, place.rows - 1usize);
+            let mut to = i * ROWS + lane;
+            if own {
+                to += plane * comptime!(work.tiles * ROWS);
+            }
+            copy_async(
+                &gains[from..from + 1usize],
+                &mut gain[to..to + 1usize],
+                1u32,
+            );
+        }
     }
 }
 
 /// Tile number `i` of this cube, the last one where there are no more.
 #[cube]
-fn tile_of(#[comptime] i: usize, #[comptime] work: Work) -> usize {
+fn tile_of(#[comptime] i: usize, place: &Place, #[comptime] work: Work) -> usize {
     let wanted = CUBE_POS_X as usize * work.tiles + i;
-    let last = comptime!(work.tiling.tiles - 1);
+    let last = place.tiles - 1usize;
     select(wanted < last, wanted, last)
 }
 
-/// Adds the products of one pair of spans.
+/// Loads all codes and scales of the plane, what is multiplied first last: no load then waits for a product.
 #[cube]
-fn multiply(
-    sums: &mut Array<Vector<f32, N4>>,
+fn load(
+    words: &mut Array<Vector<u32, N4>>,
+    scale: &mut Array<u32>,
     codes: &[Vector<u32, N4>],
     scales: &[u32],
-    x: &[Vector<u32, N4>],
-    matrix: usize,
-    pair: usize,
-    row: usize,
-    columns: usize,
+    place: &Place,
     #[comptime] work: Work,
 ) {
     let lane = UNIT_POS_X as usize;
-    let tiling = work.tiling;
-    let chunks = comptime!(tiling.chunks());
-    let mut words = Array::<Vector<u32, N4>>::new(comptime!(work.tiles * chunks));
-    let mut scale = Array::<u32>::new(work.tiles);
+    let chunks = comptime!(work.scaled.chunks());
     #[unroll]
-    for i in 0..work.tiles {
-        let at = (matrix * tiling.tiles + tile_of(i, work)) * tiling.pairs + pair;
-        #[unroll]
-        for c in 0..chunks {
-            words[comptime!(i * chunks + c)] = codes[(at * chunks + c) * 32usize + lane];
+    for n in 0..work.each {
+        let step = comptime!(work.each - 1 - n);
+        let mut pair = place.pair + step;
+        if comptime!(work.ragged) {
+            pair = select(pair < place.pairs, pair, place.pairs - 1usize);
         }
-        scale[i] = scales[at * 32usize + lane];
+        #[unroll]
+        for n in 0..work.tiles {
+            let i = comptime!(work.tiles - 1 - n);
+            let at = (place.matrix * place.tiles + tile_of(i, place, work)) * place.pairs + pair;
+            // A slice, so that what is constant of an index becomes a part of the instruction.
+            let own = &codes[at * comptime!(chunks * 32) + lane..];
+            #[unroll]
+            for n in 0..chunks {
+                let c = comptime!(chunks - 1 - n);
+                words[comptime!((step * work.tiles + i) * chunks + c)] = own[comptime!(c * 32)];
+            }
+            scale[comptime!(step * work.tiles + i)] = scales[at * 32usize + lane];
+        }
     }
+}
+
+/// Adds the products of the plane's pair of spans number `step`.
+#[cube]
+fn multiply(
+    sums: &mut Array<Vector<f32, N4>>,
+    words: &Array<Vector<u32, N4>>,
+    scale: &Array<u32>,
+    x: &[Vector<u32, N4>],
+    place: &Place,
+    #[comptime] step: usize,
+    #[comptime] work: Work,
+) {
+    let chunks = comptime!(work.scaled.chunks());
+    let pair = place.pair + step;
     let mut values = Array::<Vector<u32, N4>>::new(comptime!(work.groups * chunks * 2));
-    load_values(&mut values, x, pair, row, columns, work);
+    load_values(&mut values, x, place, pair, work);
     let mut a = Array::<u32>::new(4usize);
     #[unroll]
     for i in 0..work.tiles {
         #[unroll]
         for c in 0..chunks {
             let span = comptime!(c / (chunks / 2));
-            let lo = scale_bf16(scale[i], comptime!(span * 2), tiling.e8m0);
-            let hi = scale_bf16(scale[i], comptime!(span * 2 + 1), tiling.e8m0);
+            let scale = scale[comptime!(step * work.tiles + i)];
+            let lo = scale_bf16(scale, comptime!(span * 2), work.scaled.e8m0);
+            let hi = scale_bf16(scale, comptime!(span * 2 + 1), work.scaled.e8m0);
             #[unroll]
             for b in 0..4usize {
-                let word = words[comptime!(i * chunks + c)].extract(b);
+                let word = words[comptime!((step * work.tiles + i) * chunks + c)].extract(b);
                 a[0] = mul_bf16x2(values0(word), lo);
                 a[1] = mul_bf16x2(values1(word), hi);
                 a[2] = mul_bf16x2(values2(word), lo);
@@ -339,28 +447,28 @@ fn multiply(
 fn load_values(
     values: &mut Array<Vector<u32, N4>>,
     x: &[Vector<u32, N4>],
+    place: &Place,
     pair: usize,
-    row: usize,
-    columns: usize,
     #[comptime] work: Work,
 ) {
     let lane = UNIT_POS_X as usize;
-    let tiling = work.tiling;
-    let chunks = comptime!(tiling.chunks());
+    let block = work.scaled.block;
+    let chunks = comptime!(work.scaled.chunks());
     #[unroll]
     for group in 0..work.groups {
         let wanted = group * COLUMNS + lane / 4usize;
-        let last = columns - 1usize;
+        let last = place.columns - 1usize;
         let column = select(wanted < last, wanted, last);
-        let from = ((row + column) * tiling.pairs + pair) * comptime!(BLOCKS * tiling.block)
-            + lane % 4usize * tiling.block;
+        let from = ((place.row + column) * place.pairs + pair) * comptime!(BLOCKS * block / 8)
+            + lane % 4usize * comptime!(block / 8);
+        let own = &x[from..];
         #[unroll]
         for c in 0..chunks {
-            let start = comptime!(c / (chunks / 2) * 4 * tiling.block + c % (chunks / 2) * 16);
+            let start = comptime!(c / (chunks / 2) * 4 * block + c % (chunks / 2) * 16);
             #[unroll]
             for half in 0..2usize {
                 let to = comptime!((group * chunks + c) * 2 + half);
-                values[to] = x[(from + comptime!(start + half * 8)) / 8usize];
+                values[to] = own[comptime!(start / 8 + half)];
             }
         }
     }
@@ -368,55 +476,28 @@ fn load_values(
 
 /// Puts the sums of this plane where all see them: `[plane, tile, group, column, row]`.
 #[cube]
-fn share(
-    parts: &mut Shared<[f32]>,
-    sums: &Array<Vector<f32, N4>>,
-    gains: &[f32],
-    matrix: usize,
-    rows: usize,
-    factor: f32,
-    #[comptime] work: Work,
-) {
+fn share(parts: &mut Shared<[f32]>, sums: &Array<Vector<f32, N4>>, #[comptime] work: Work) {
     let lane = UNIT_POS_X as usize;
     let plane = UNIT_POS_Y as usize;
+    let own = plane * work.parts() + lane % 4usize * comptime!(2 * ROWS) + lane / 4usize;
+    let own = &mut parts[own..];
     #[unroll]
     for i in 0..comptime!(work.tiles * work.groups) {
-        let mut lo = factor;
-        let mut hi = factor;
-        if comptime!(work.mode == Mode::Down) {
-            // Planes have different experts, whose gains differ.
-            let row = tile_of(comptime!(i / work.groups), work) * ROWS + lane / 4usize;
-            lo *= gain_of(gains, matrix, row, rows);
-            hi *= gain_of(gains, matrix, row + 8usize, rows);
-        }
-        let at = plane * work.parts()
-            + comptime!(i * COLUMNS * ROWS)
-            + lane % 4usize * comptime!(2 * ROWS)
-            + lane / 4usize;
+        let at = comptime!(i * COLUMNS * ROWS);
         let sum = sums[i];
-        parts[at] = sum.extract(0usize) * lo;
-        parts[at + ROWS] = sum.extract(1usize) * lo;
-        parts[at + 8usize] = sum.extract(2usize) * hi;
-        parts[at + comptime!(ROWS + 8)] = sum.extract(3usize) * hi;
+        own[at] = sum.extract(0usize);
+        own[comptime!(at + ROWS)] = sum.extract(1usize);
+        own[comptime!(at + 8)] = sum.extract(2usize);
+        own[comptime!(at + ROWS + 8)] = sum.extract(3usize);
     }
 }
 
-/// The gain of a row, and what undoes the scaling of decoded values.
+/// What one plane found for a row and a column, or if two columns are one row of activations, for both.
 #[cube]
-fn gain_of(gains: &[f32], matrix: usize, row: usize, rows: usize) -> f32 {
-    gains[matrix * rows + select(row < rows, row, rows - 1usize)] * RESTORE
-}
-
-/// The sum over all planes for `row` of a tile and a column, and with two columns a row of activations over both.
-#[cube]
-fn total(parts: &Shared<[f32]>, at: usize, #[comptime] work: Work) -> f32 {
-    let mut sum = 0.0f32;
-    #[unroll]
-    for plane in 0..comptime!(work.planes()) {
-        sum += parts[comptime!(plane * work.parts()) + at];
-        if comptime!(work.split) {
-            sum += parts[comptime!(plane * work.parts() + ROWS) + at];
-        }
+fn part(parts: &[f32], #[comptime] plane: usize, #[comptime] work: Work) -> f32 {
+    let mut sum = parts[comptime!(plane * work.parts())];
+    if comptime!(work.split) {
+        sum += parts[comptime!(plane * work.parts() + ROWS)];
     }
     sum
 }
@@ -424,10 +505,10 @@ fn total(parts: &Shared<[f32]>, at: usize, #[comptime] work: Work) -> f32 {
 #[cube]
 fn write<Y: Float>(
     parts: &Shared<[f32]>,
-    gains: &[f32],
+    gain: &Shared<[f32]>,
+    weight: &Shared<[f32]>,
     y: &mut [Y],
-    rows: usize,
-    columns: usize,
+    place: &Place,
     #[comptime] work: Work,
 ) {
     let halves = work.halves();
@@ -437,28 +518,36 @@ fn write<Y: Float>(
         let column = output / ROWS % comptime!(COLUMNS * work.groups / halves) * halves;
         let i = output / comptime!(ROWS * COLUMNS * work.groups / halves);
         let row = (CUBE_POS_X as usize * work.tiles + i) * ROWS + slot;
-        if row < rows && column < columns {
-            let mut sum = total(
-                parts,
-                (i * comptime!(COLUMNS * work.groups) + column) * ROWS + slot,
-                work,
-            );
-            if comptime!(work.mode == Mode::Dense) {
-                sum *= gain_of(gains, 0usize, row, rows);
+        if row < place.rows && column < place.columns {
+            let at = (i * comptime!(COLUMNS * work.groups) + column) * ROWS + slot;
+            let own = &parts[at..];
+            let own_gain = &gain[i * ROWS + slot..];
+            let mut sum = 0.0f32;
+            #[unroll]
+            for plane in 0..work.planes {
+                let mut part = part(own, plane, work);
+                if comptime!(work.mode == Mode::Down) {
+                    // Planes have different experts, whose gains differ.
+                    part *= own_gain[comptime!(plane * work.tiles * ROWS)] * weight[plane];
+                }
+                sum += part;
             }
-            y[(CUBE_POS_Y as usize + column / halves) * rows + row] = Y::cast_from(sum);
+            if comptime!(work.mode == Mode::Dense) {
+                sum *= own_gain[0];
+            }
+            y[(CUBE_POS_Y as usize + column / halves) * place.rows + row] =
+                Y::cast_from(sum * RESTORE);
         }
-        output += comptime!(work.planes() * 32);
+        output += comptime!(work.planes * 32);
     }
 }
 
 #[cube]
 fn write_gated<Y: Float>(
     parts: &Shared<[f32]>,
-    gains: &[f32],
+    gain: &Shared<[f32]>,
     h: &mut [Y],
-    matrix: usize,
-    rows: usize,
+    place: &Place,
     stride: usize,
     #[comptime] work: Work,
 ) {
@@ -467,11 +556,19 @@ fn write_gated<Y: Float>(
         let i = output / comptime!(ROWS / 2);
         let slot = output % comptime!(ROWS / 2);
         let row = (CUBE_POS_X as usize * work.tiles + i) * comptime!(ROWS / 2) + slot;
-        if row < rows / 2usize {
+        if row < place.rows / 2usize {
             let at = i * comptime!(COLUMNS * work.groups * ROWS) + slot;
-            let gate = total(parts, at, work) * gain_of(gains, matrix, row, rows);
-            let up = total(parts, at + comptime!(ROWS / 2), work)
-                * gain_of(gains, matrix, row + rows / 2usize, rows);
+            let gates = &parts[at..];
+            let ups = &parts[at + comptime!(ROWS / 2)..];
+            let mut gate = 0.0f32;
+            let mut up = 0.0f32;
+            #[unroll]
+            for plane in 0..work.planes {
+                gate += part(gates, plane, work);
+                up += part(ups, plane, work);
+            }
+            gate *= gain[i * ROWS + slot] * RESTORE;
+            up *= gain[i * ROWS + slot + comptime!(ROWS / 2)] * RESTORE;
             let value = gate / (1.0f32 + (-gate).exp()) * up;
             let rounded = Y::cast_from(value);
             let to = CUBE_POS_Y as usize * work.halves() * stride + row;
@@ -480,6 +577,6 @@ fn write_gated<Y: Float>(
                 h[to + stride] = Y::cast_from(value - f32::cast_from(rounded));
             }
         }
-        output += comptime!(work.planes() * 32);
+        output += comptime!(work.planes * 32);
     }
 }

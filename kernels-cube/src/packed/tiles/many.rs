@@ -12,7 +12,7 @@ use cubecl::prelude::*;
 
 use super::decode::{RESTORE, mma, mul_bf16x2, scale_bf16, values0, values1, values2, values3};
 use super::plan::Plan;
-use super::{Activations, Matrix, ROWS, Tiling};
+use super::{Activations, BLOCKS, Matrix, ROWS, Scaled};
 use crate::Buffer;
 
 type N4 = Const<4>;
@@ -92,11 +92,11 @@ enum Mode {
     Down,
 }
 
-/// What does not change in a launch.
+/// What a kernel is compiled for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 struct Work {
     mode: Mode,
-    tiling: Tiling,
+    scaled: Scaled,
     blocking: Blocking,
     /// Whether two columns are one row of activations.
     split: bool,
@@ -123,7 +123,7 @@ pub fn many(
     let launch = Launch {
         work: Work {
             mode: Mode::Dense,
-            tiling: matrix.tiling,
+            scaled: matrix.tiling.scaled,
             blocking,
             split: x.split,
         },
@@ -153,7 +153,7 @@ pub fn gate_up(
     let launch = Launch {
         work: Work {
             mode: Mode::GateUp,
-            tiling: matrix.tiling,
+            scaled: matrix.tiling.scaled,
             blocking: plan.blocking,
             split: x.split,
         },
@@ -184,7 +184,7 @@ pub fn down(
     let launch = Launch {
         work: Work {
             mode: Mode::Down,
-            tiling: matrix.tiling,
+            scaled: matrix.tiling.scaled,
             blocking: plan.blocking,
             split: h.split,
         },
@@ -239,6 +239,8 @@ impl Launch {
                 weights.arg(),
                 y.arg(),
                 matrix.rows as u32,
+                matrix.tiling.tiles as u32,
+                matrix.tiling.pairs as u32,
                 self.columns as u32,
                 self.stride as u32,
                 self.slots as u32,
@@ -247,6 +249,18 @@ impl Launch {
             );
         }
     }
+}
+
+/// The tiles of a plane.
+#[derive(CubeType)]
+struct Panel {
+    /// The first tile of the matrix among those of all.
+    base: usize,
+    /// The first of the plane.
+    tile: usize,
+    /// Tiles below one another, and pairs of spans side by side, in the matrix.
+    tiles: usize,
+    pairs: usize,
 }
 
 #[cube(launch_unchecked)]
@@ -264,6 +278,8 @@ fn many_kernel<Y: Float>(
     weights: &[f32],
     y: &mut [Y],
     rows: u32,
+    tiles: u32,
+    pairs: u32,
     columns: u32,
     stride: u32,
     slots: u32,
@@ -271,7 +287,7 @@ fn many_kernel<Y: Float>(
     #[define(Y)] _elem: ElemType,
 ) {
     let blocking = work.blocking;
-    let tiling = work.tiling;
+    let scaled = work.scaled;
     // The columns of this cube are `first .. end` of all, or of the list, and belong to `expert`.
     let mut expert = 0usize;
     let mut first = CUBE_POS_Y as usize * blocking.columns();
@@ -290,19 +306,19 @@ fn many_kernel<Y: Float>(
         16usize,
     );
     let mut source = Array::<usize>::new(comptime!(blocking.copies()));
-    sources(&mut source, order, first, end, slots as usize, work);
-    let pairs = comptime!(tiling.pairs);
-    let chunks = comptime!(tiling.chunks());
+    let (tiles, pairs) = (tiles as usize, pairs as usize);
+    let chunks = comptime!(scaled.chunks());
+    sources(&mut source, order, first, end, slots as usize, pairs, work);
     #[unroll]
     for chunk in 0..comptime!(STAGES - 1) {
-        if comptime!(chunk < pairs * chunks) {
-            copy(x, &mut stage, &source, chunk, tiling, blocking);
+        if chunk < pairs * chunks {
+            copy(x, &mut stage, &source, chunk, scaled, blocking);
         }
         commit();
     }
     let tile = (CUBE_POS_X as usize * blocking.down + UNIT_POS_Y as usize / blocking.across)
         * blocking.tiles;
-    let base = expert * tiling.tiles;
+    let base = expert * tiles;
     let mut sums = Array::<Vector<f32, N4>>::new(comptime!(blocking.tiles * blocking.groups));
     #[unroll]
     for i in 0..comptime!(blocking.tiles * blocking.groups) {
@@ -311,33 +327,39 @@ fn many_kernel<Y: Float>(
     // What is multiplied next is loaded before the products that it would otherwise wait for.
     let mut words = Array::<Vector<u32, N4>>::new(blocking.tiles);
     let mut scale = Array::<u32>::new(blocking.tiles);
-    load_words(&mut words, codes, base, tile, 0usize, work);
-    load_scales(&mut scale, scales, base, tile, 0usize, work);
+    let of = Panel {
+        base,
+        tile,
+        tiles,
+        pairs,
+    };
+    load_words(&mut words, codes, &of, 0usize, work);
+    load_scales(&mut scale, scales, &of, 0usize, work);
     for pair in 0..pairs {
         let mut factors = Array::<u32>::new(comptime!(blocking.tiles * 4));
         #[unroll]
         for i in 0..comptime!(blocking.tiles * 4) {
-            factors[i] = scale_bf16(scale[comptime!(i / 4)], comptime!(i % 4), tiling.e8m0);
+            factors[i] = scale_bf16(scale[comptime!(i / 4)], comptime!(i % 4), scaled.e8m0);
         }
-        load_scales(&mut scale, scales, base, tile, pair + 1usize, work);
+        load_scales(&mut scale, scales, &of, pair + 1usize, work);
         #[unroll]
         for c in 0..chunks {
             let chunk = pair * chunks + c;
             wait(comptime!(STAGES - 2));
             sync_cube();
-            if chunk + comptime!(STAGES - 1) < comptime!(pairs * chunks) {
+            if chunk + comptime!(STAGES - 1) < pairs * chunks {
                 copy(
                     x,
                     &mut stage,
                     &source,
                     chunk + comptime!(STAGES - 1),
-                    tiling,
+                    scaled,
                     blocking,
                 );
             }
             commit();
             let mut next = Array::<Vector<u32, N4>>::new(blocking.tiles);
-            load_words(&mut next, codes, base, tile, chunk + 1usize, work);
+            load_words(&mut next, codes, &of, chunk + 1usize, work);
             multiply(&mut sums, &words, &factors, &stage, chunk, c, work);
             #[unroll]
             for i in 0..blocking.tiles {
@@ -369,6 +391,7 @@ fn sources(
     first: usize,
     end: usize,
     slots: usize,
+    pairs: usize,
     #[comptime] work: Work,
 ) {
     let unit = UNIT_POS_Y as usize * 32usize + UNIT_POS_X as usize;
@@ -382,8 +405,8 @@ fn sources(
             row = order[column / halves] as usize / slots * halves + column % halves;
         }
         // Vector `v` of a chunk has columns `v % 2 * 8 .. + 8` of its part of block `v / 2`.
-        let block = unit % VECTORS / 2usize * comptime!(work.tiling.block / 8);
-        source[i] = row * comptime!(work.tiling.columns() / 8) + block + unit % 2usize;
+        let block = unit % VECTORS / 2usize * comptime!(work.scaled.block / 8);
+        source[i] = row * pairs * comptime!(BLOCKS * work.scaled.block / 8) + block + unit % 2usize;
     }
 }
 
@@ -395,7 +418,7 @@ fn copy(
     stage: &mut Shared<[Vector<u32, N4>]>,
     source: &Array<usize>,
     chunk: usize,
-    #[comptime] tiling: Tiling,
+    #[comptime] scaled: Scaled,
     #[comptime] blocking: Blocking,
 ) {
     let unit = UNIT_POS_Y as usize * 32usize + UNIT_POS_X as usize;
@@ -407,7 +430,7 @@ fn copy(
             let column = at / VECTORS;
             let place = column * VECTORS + ((at % VECTORS) ^ (column % 2usize));
             let to = chunk % STAGES * blocking.vectors() + place;
-            let from = source[i] + chunk_start(chunk, tiling) / 8usize;
+            let from = source[i] + chunk_start(chunk, scaled) / 8usize;
             copy_async(&x[from..from + 1usize], &mut stage[to..to + 1usize], 4u32);
         }
     }
@@ -415,16 +438,16 @@ fn copy(
 
 /// The first column of a chunk's part of block 0 of its span.
 #[cube]
-fn chunk_start(chunk: usize, #[comptime] tiling: Tiling) -> usize {
-    let steps = comptime!(tiling.block / 16);
-    chunk / steps * comptime!(4 * tiling.block) + chunk % steps * 16usize
+fn chunk_start(chunk: usize, #[comptime] scaled: Scaled) -> usize {
+    let steps = comptime!(scaled.block / 16);
+    chunk / steps * comptime!(4 * scaled.block) + chunk % steps * 16usize
 }
 
 /// Tile `i` of this plane, the last one where there are no more.
 #[cube]
-fn tile_of(tile: usize, i: usize, #[comptime] work: Work) -> usize {
-    let last = comptime!(work.tiling.tiles - 1);
-    select(tile + i < last, tile + i, last)
+fn tile_of(of: &Panel, i: usize) -> usize {
+    let last = of.tiles - 1usize;
+    of.base + select(of.tile + i < last, of.tile + i, last)
 }
 
 /// The codes of chunk number `chunk`; of the last one where there are no more.
@@ -432,16 +455,15 @@ fn tile_of(tile: usize, i: usize, #[comptime] work: Work) -> usize {
 fn load_words(
     words: &mut Array<Vector<u32, N4>>,
     codes: &[Vector<u32, N4>],
-    base: usize,
-    tile: usize,
+    of: &Panel,
     chunk: usize,
     #[comptime] work: Work,
 ) {
-    let count = comptime!(work.tiling.pairs * work.tiling.chunks());
-    let chunk = select(chunk < count, chunk, comptime!(count - 1));
+    let count = of.pairs * comptime!(work.scaled.chunks());
+    let chunk = select(chunk < count, chunk, count - 1usize);
     #[unroll]
     for i in 0..work.blocking.tiles {
-        let at = (base + tile_of(tile, i, work)) * count + chunk;
+        let at = tile_of(of, i) * count + chunk;
         words[i] = codes[at * 32usize + UNIT_POS_X as usize];
     }
 }
@@ -451,16 +473,15 @@ fn load_words(
 fn load_scales(
     scale: &mut Array<u32>,
     scales: &[u32],
-    base: usize,
-    tile: usize,
+    of: &Panel,
     pair: usize,
     #[comptime] work: Work,
 ) {
-    let last = comptime!(work.tiling.pairs - 1);
+    let last = of.pairs - 1usize;
     let pair = select(pair < last, pair, last);
     #[unroll]
     for i in 0..work.blocking.tiles {
-        let at = (base + tile_of(tile, i, work)) * work.tiling.pairs + pair;
+        let at = tile_of(of, i) * of.pairs + pair;
         scale[i] = scales[at * 32usize + UNIT_POS_X as usize];
     }
 }
@@ -478,7 +499,7 @@ fn multiply(
 ) {
     let blocking = work.blocking;
     let lane = UNIT_POS_X as usize;
-    let span = comptime!(c / (work.tiling.chunks() / 2));
+    let span = comptime!(c / (work.scaled.chunks() / 2));
     let side = UNIT_POS_Y as usize % blocking.across;
     let column = side * comptime!(blocking.groups * GROUP) + lane / 4usize;
     let base = chunk % STAGES * blocking.vectors() + column * VECTORS;

@@ -4,9 +4,35 @@ use cubecl::prelude::*;
 
 use super::super::{COLUMNS, Shape};
 use super::decode::{columns, values0, values1, values2, values3};
-use super::{ROWS, Tiling};
+use super::{ROWS, Scaled, Tiling};
 use crate::Buffer;
 use crate::grid::flat;
+
+/// What a kernel is compiled for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+struct Form {
+    scaled: Scaled,
+    gated: bool,
+}
+
+impl Form {
+    const fn new(tiling: Tiling, shape: Shape) -> Self {
+        Self {
+            scaled: tiling.scaled,
+            gated: shape.gated,
+        }
+    }
+}
+
+/// The sizes of a matrix.
+#[derive(CubeType)]
+struct Sizes {
+    /// Tiles below one another, and pairs of spans side by side.
+    tiles: usize,
+    pairs: usize,
+    rows: usize,
+    width: usize,
+}
 
 /// Puts codes and scales of matrices in rows into tiles.
 ///
@@ -32,8 +58,11 @@ pub fn pack(
             scales.arg(),
             table.arg(),
             tiled_codes.arg(),
-            tiling,
-            shape,
+            tiling.tiles as u32,
+            tiling.pairs as u32,
+            shape.rows as u32,
+            shape.width as u32,
+            Form::new(tiling, shape),
         );
         pack_scales::launch_unchecked(
             client,
@@ -41,8 +70,11 @@ pub fn pack(
             flat(tiled_scales.len()).1,
             scales.arg(),
             tiled_scales.arg(),
-            tiling,
-            shape,
+            tiling.tiles as u32,
+            tiling.pairs as u32,
+            shape.rows as u32,
+            shape.width as u32,
+            Form::new(tiling, shape),
         );
     }
 }
@@ -66,24 +98,33 @@ pub fn unpack(
             scales.arg(),
             gains.arg(),
             values.arg(),
-            tiling,
-            shape,
+            tiling.tiles as u32,
+            tiling.pairs as u32,
+            shape.rows as u32,
+            shape.width as u32,
+            Form::new(tiling, shape),
         );
     }
 }
 
-/// The row of a matrix that slot `slot` of tile `tile` holds, or at least `shape.rows` where it is padding.
+/// The row of a matrix that slot `slot` of tile `tile` holds, or at least `sizes.rows` where it is padding.
 #[cube]
-fn row_of(tile: usize, slot: usize, #[comptime] shape: Shape) -> usize {
-    if comptime!(shape.gated) {
-        let half = comptime!(shape.rows / 2);
+fn row_of(tile: usize, slot: usize, sizes: &Sizes, #[comptime] form: Form) -> usize {
+    if comptime!(form.gated) {
+        let half = sizes.rows / 2;
         let row = tile * comptime!(ROWS / 2) + slot % comptime!(ROWS / 2);
         let padding = row >= half;
         let gated = row + (slot / comptime!(ROWS / 2)) * half;
-        select(padding, comptime!(shape.rows), gated)
+        select(padding, sizes.rows, gated)
     } else {
         tile * ROWS + slot
     }
+}
+
+/// Columns of a row in checkpoint order.
+#[cube]
+fn padded(width: usize) -> usize {
+    width.div_ceil(COLUMNS) * COLUMNS
 }
 
 /// The scale byte of a block, 0 in padding.
@@ -93,13 +134,13 @@ fn scale_of(
     matrix: usize,
     row: usize,
     block: usize,
-    #[comptime] tiling: Tiling,
-    #[comptime] shape: Shape,
+    sizes: &Sizes,
+    #[comptime] form: Form,
 ) -> u32 {
-    let blocks = comptime!(shape.width.next_multiple_of(COLUMNS).div_ceil(tiling.block));
+    let blocks = padded(sizes.width) / form.scaled.block;
     let mut byte = 0u32;
-    if row < shape.rows && block < blocks {
-        let at = (matrix * shape.rows + row) * blocks + block;
+    if row < sizes.rows && block < blocks {
+        let at = (matrix * sizes.rows + row) * blocks + block;
         byte = (scales[at / 4] >> ((at % 4) as u32 * 8u32)) & 0xFFu32;
     }
     byte
@@ -111,30 +152,46 @@ fn pack_codes(
     scales: &[u32],
     table: &[u32],
     tiled: &mut [u32],
-    #[comptime] tiling: Tiling,
-    #[comptime] shape: Shape,
+    tiles: u32,
+    pairs: u32,
+    rows: u32,
+    width: u32,
+    #[comptime] form: Form,
 ) {
+    let sizes = Sizes {
+        tiles: tiles as usize,
+        pairs: pairs as usize,
+        rows: rows as usize,
+        width: width as usize,
+    };
     let word = ABSOLUTE_POS;
     if word >= tiled.len() {
         terminate!();
     }
-    let chunks = comptime!(tiling.columns() / super::COLUMNS);
-    let row_words = comptime!(shape.width.next_multiple_of(COLUMNS) / 8);
+    let chunks = sizes.pairs * comptime!(form.scaled.chunks());
+    let row_words = padded(sizes.width) / 8;
     let b = word % 4;
     let lane = word / 4 % 32;
     let chunk = word / 128 % chunks;
-    let tile = word / (128 * chunks) % tiling.tiles;
-    let matrix = word / (128 * chunks) / tiling.tiles;
-    let steps = comptime!(tiling.block / 16);
-    let column = (chunk / steps * 4 + lane % 4) * tiling.block + chunk % steps * 16 + b * 4;
+    let tile = word / (128 * chunks) % sizes.tiles;
+    let matrix = word / (128 * chunks) / sizes.tiles;
+    let steps = comptime!(form.scaled.block / 16);
+    let column = (chunk / steps * 4 + lane % 4) * form.scaled.block + chunk % steps * 16 + b * 4;
     let mut stored = 0u32;
     #[unroll]
     for upper in 0..2usize {
-        let row = row_of(tile, lane / 4 + upper * 8, shape);
-        let scale = scale_of(scales, matrix, row, column / tiling.block, tiling, shape);
+        let row = row_of(tile, lane / 4 + upper * 8, &sizes, form);
+        let scale = scale_of(
+            scales,
+            matrix,
+            row,
+            column / form.scaled.block,
+            &sizes,
+            form,
+        );
         // Columns behind the row's words are padding; so are rows, and blocks of scale 0 are made so.
-        if row < shape.rows && column / 8 < row_words && (scale != 0 || tiling.e8m0) {
-            let four = codes[(matrix * shape.rows + row) * row_words + column / 8]
+        if row < sizes.rows && column / 8 < row_words && (scale != 0 || form.scaled.e8m0) {
+            let four = codes[(matrix * sizes.rows + row) * row_words + column / 8]
                 >> ((column % 8) as u32 * 4u32);
             #[unroll]
             for k in 0..4usize {
@@ -155,24 +212,33 @@ fn pack_codes(
 fn pack_scales(
     scales: &[u32],
     tiled: &mut [u32],
-    #[comptime] tiling: Tiling,
-    #[comptime] shape: Shape,
+    tiles: u32,
+    pairs: u32,
+    rows: u32,
+    width: u32,
+    #[comptime] form: Form,
 ) {
+    let sizes = Sizes {
+        tiles: tiles as usize,
+        pairs: pairs as usize,
+        rows: rows as usize,
+        width: width as usize,
+    };
     let word = ABSOLUTE_POS;
     if word >= tiled.len() {
         terminate!();
     }
     let lane = word % 32;
-    let pair = word / 32 % tiling.pairs;
-    let tile = word / (32 * tiling.pairs) % tiling.tiles;
-    let matrix = word / (32 * tiling.pairs) / tiling.tiles;
+    let pair = word / 32 % sizes.pairs;
+    let tile = word / (32 * sizes.pairs) % sizes.tiles;
+    let matrix = word / (32 * sizes.pairs) / sizes.tiles;
     let mut stored = 0u32;
     #[unroll]
     for byte in 0..4usize {
-        let row = row_of(tile, lane / 4 + comptime!(byte % 2 * 8), shape);
+        let row = row_of(tile, lane / 4 + comptime!(byte % 2 * 8), &sizes, form);
         let block = pair * 8 + comptime!(byte / 2 * 4) + lane % 4;
-        let scale = scale_of(scales, matrix, row, block, tiling, shape);
-        let scale = if comptime!(tiling.e8m0) {
+        let scale = scale_of(scales, matrix, row, block, &sizes, form);
+        let scale = if comptime!(form.scaled.e8m0) {
             // Larger ones could not be multiplied into values; no weight is that large.
             select(scale < 142u32, scale, 142u32)
         } else {
@@ -198,29 +264,38 @@ fn unpack_values(
     scales: &[u32],
     gains: &[f32],
     values: &mut [f32],
-    #[comptime] tiling: Tiling,
-    #[comptime] shape: Shape,
+    tiles: u32,
+    pairs: u32,
+    rows: u32,
+    width: u32,
+    #[comptime] form: Form,
 ) {
+    let sizes = Sizes {
+        tiles: tiles as usize,
+        pairs: pairs as usize,
+        rows: rows as usize,
+        width: width as usize,
+    };
     let at = ABSOLUTE_POS;
     if at >= values.len() {
         terminate!();
     }
-    let column = at % shape.width;
-    let row = at / shape.width % shape.rows;
-    let matrix = at / shape.width / shape.rows;
+    let column = at % sizes.width;
+    let row = at / sizes.width % sizes.rows;
+    let matrix = at / sizes.width / sizes.rows;
     let mut tile = row / ROWS;
     let mut slot = row % ROWS;
-    if comptime!(shape.gated) {
-        let half = comptime!(shape.rows / 2);
+    if comptime!(form.gated) {
+        let half = sizes.rows / 2;
         tile = row % half / comptime!(ROWS / 2);
         slot = row % half % comptime!(ROWS / 2) + row / half * comptime!(ROWS / 2);
     }
-    let tile = matrix * tiling.tiles + tile;
-    let chunks = comptime!(tiling.columns() / super::COLUMNS);
-    let steps = comptime!(tiling.block / 16);
-    let block = column / tiling.block;
+    let tile = matrix * sizes.tiles + tile;
+    let chunks = sizes.pairs * comptime!(form.scaled.chunks());
+    let steps = comptime!(form.scaled.block / 16);
+    let block = column / form.scaled.block;
     let lane = slot % 8 * 4 + block % 4;
-    let chunk = block / 4 * steps + column % tiling.block / 16;
+    let chunk = block / 4 * steps + column % form.scaled.block / 16;
     let word = codes[((tile * chunks + chunk) * 32 + lane) * 4 + column % 16 / 4];
     let upper = slot >= 8;
     let first = select(upper, values1(word), values0(word));
@@ -230,13 +305,13 @@ fn unpack_values(
     let magnitude = (bits >> 6u32) & 7u32;
     let large = f32::from_bits((magnitude << 22u32) + 0x3F00_0000u32);
     let value = select(magnitude < 2u32, f32::cast_from(magnitude) * 0.5f32, large);
-    let scale_word = scales[(tile * tiling.pairs + block / 8) * 32 + lane];
+    let scale_word = scales[(tile * sizes.pairs + block / 8) * 32 + lane];
     let byte = (scale_word >> ((block % 8 / 4 * 16 + slot / 8 * 8) as u32)) & 0xFFu32;
-    let scale = if comptime!(tiling.e8m0) {
+    let scale = if comptime!(form.scaled.e8m0) {
         f32::from_bits(byte << 23u32)
     } else {
         f32::from_bits((byte << 20u32) + comptime!(117u32 << 23))
     };
-    let product = value * scale * gains[matrix * shape.rows + row];
+    let product = value * scale * gains[matrix * sizes.rows + row];
     values[at] = select(bits >= 0x8000u32, -product, product);
 }
