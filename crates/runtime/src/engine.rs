@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use burn::tensor::Device;
+use burn::tensor::{Device, StreamId};
 use burn_omni_model::config::{Config, SpecialIds};
 use burn_omni_model::processor::Processor;
 use burn_omni_model::thinker::Thinker;
@@ -151,6 +151,9 @@ pub(crate) struct Model {
     /// Longest sequence of prompt and answer.
     pub(crate) context: usize,
     plan: MemoryPlan,
+    /// The queue of the device on which the weights were made. Work on another one would wait for events at every launch,
+    /// and have memory pools of its own.
+    stream: StreamId,
 }
 
 impl Engine {
@@ -177,7 +180,8 @@ impl Engine {
             return Err(problem);
         }
         let loader = Loader::new(&opened.checkpoint, &engine, speech, &warnings);
-        let loaded = opened.components(&loader, speech);
+        let stream = StreamId::allocate();
+        let loaded = stream.executes(|| opened.components(&loader, speech));
         drop(loader);
         engine.tell(&warnings);
         let (thinker, speech) = loaded?;
@@ -192,6 +196,7 @@ impl Engine {
                 speech,
                 context: opened.context,
                 plan,
+                stream,
             }),
         })
     }
@@ -225,7 +230,8 @@ impl Engine {
         }
         let model = self.model.clone();
         Ok(Stream::spawn(move |sink| {
-            Job::new(&model, request, sink).run()
+            let stream = model.stream;
+            stream.executes(|| Job::new(&model, request, sink).run())
         }))
     }
 
