@@ -10,6 +10,7 @@ mod products;
 mod recorder;
 mod report;
 mod rows;
+mod steps;
 mod usage;
 
 use std::fs;

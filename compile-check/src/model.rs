@@ -12,6 +12,25 @@ pub(crate) struct Model {
     pub(crate) linears: Vec<[usize; 2]>,
     /// The experts of each part that has some.
     pub(crate) experts: Vec<Experts>,
+    /// What is decoded token by token with heads of 128 numbers.
+    pub(crate) decoders: Vec<Decoder>,
+}
+
+/// A stack of layers that is decoded token by token.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Decoder {
+    /// `hidden_size`
+    pub(crate) hidden: usize,
+    /// `num_attention_heads` and `num_key_value_heads`
+    pub(crate) heads: [usize; 2],
+    /// `moe_intermediate_size` or `intermediate_size`
+    pub(crate) inner: usize,
+    /// `num_experts` and `num_experts_per_tok`
+    pub(crate) experts: Option<[usize; 2]>,
+    /// `norm_topk_prob`
+    pub(crate) normalize: bool,
+    /// `vocab_size`
+    pub(crate) vocabulary: usize,
 }
 
 /// The experts of a layer.
@@ -43,7 +62,7 @@ pub(crate) fn models() -> Result<Vec<Model>> {
     ])
 }
 
-/// The thinker and the talker; the code predictor and code2wav are never packed.
+/// The thinker and the talker, and the code predictor, which is never packed; neither is code2wav.
 fn omni(name: &'static str, config: &str) -> Result<Model> {
     let config: Value = serde_json::from_str(config).context(name)?;
     let parts = ["/thinker_config/text_config", "/talker_config/text_config"];
@@ -51,7 +70,12 @@ fn omni(name: &'static str, config: &str) -> Result<Model> {
         .iter()
         .filter_map(|part| config.pointer(part))
         .collect();
-    model(name, &parts)
+    let mut model = model(name, &parts)?;
+    if let Some(predictor) = config.pointer("/talker_config/code_predictor_config") {
+        let predictor = Decoder::of(predictor).with_context(|| format!("config of {name}"))?;
+        model.decoders.push(predictor);
+    }
+    Ok(model)
 }
 
 fn model(name: &'static str, parts: &[&Value]) -> Result<Model> {
@@ -59,11 +83,33 @@ fn model(name: &'static str, parts: &[&Value]) -> Result<Model> {
         name,
         linears: Vec::new(),
         experts: Vec::new(),
+        decoders: Vec::new(),
     };
     for part in parts {
         add(&mut model, part).with_context(|| format!("config of {name}"))?;
     }
     Ok(model)
+}
+
+impl Decoder {
+    fn of(part: &Value) -> Result<Self> {
+        let size = |field: &str| -> Option<usize> { Some(part.get(field)?.as_u64()? as usize) };
+        let need = |field: &str| size(field).with_context(|| format!("no {field}"));
+        let experts = size("num_experts").zip(size("num_experts_per_tok"));
+        let inner = if experts.is_some() {
+            "moe_intermediate_size"
+        } else {
+            "intermediate_size"
+        };
+        Ok(Self {
+            hidden: need("hidden_size")?,
+            heads: [need("num_attention_heads")?, need("num_key_value_heads")?],
+            inner: need(inner)?,
+            experts: experts.map(<[usize; 2]>::from),
+            normalize: part.get("norm_topk_prob").and_then(Value::as_bool) == Some(true),
+            vocabulary: need("vocab_size")?,
+        })
+    }
 }
 
 /// The layers of a decoder and its head; matrices that are multiplied together lie in one.
@@ -72,13 +118,16 @@ fn add(model: &mut Model, part: &Value) -> Result<()> {
         let value = part.get(field).and_then(Value::as_u64);
         Ok(value.with_context(|| format!("no {field}"))? as usize)
     };
-    let hidden = size("hidden_size")?;
-    let [heads, kv_heads] = [size("num_attention_heads")?, size("num_key_value_heads")?];
+    let decoder = Decoder::of(part)?;
+    let (hidden, [heads, kv_heads]) = (decoder.hidden, decoder.heads);
     let head = size("head_dim")?;
+    if head == 128 {
+        model.decoders.push(decoder);
+    }
     model.linears.extend([
         [(heads + 2 * kv_heads) * head, hidden],
         [hidden, heads * head],
-        [size("vocab_size")?, hidden],
+        [decoder.vocabulary, hidden],
     ]);
     if let Ok(shared @ 1..) = size("shared_expert_intermediate_size") {
         model

@@ -1,7 +1,7 @@
 //! Launches everything that a model does with packed matrices.
 
 use burn_omni_kernels::Buffer;
-use burn_omni_kernels::packed::tiles::few::{self, FEW, few};
+use burn_omni_kernels::few::{self, FEW, Weights, few};
 use burn_omni_kernels::packed::tiles::many::{self, Blocking};
 use burn_omni_kernels::packed::tiles::plan::{Plan, sum_slots};
 use burn_omni_kernels::packed::tiles::{Activations, Matrix, Tiling, activations, pack, unpack};
@@ -95,7 +95,9 @@ impl<'a> Launches<'a> {
             let x = self.activations::<Y>(rows, shape.width, &matrix, split);
             let y = self.buffer::<Y>(rows * shape.rows);
             match rows {
-                rows if rows * x.halves() <= FEW => few(self.client, &matrix, (&x, rows), &y),
+                rows if rows * x.halves() <= FEW => {
+                    few(self.client, &Weights::Tiles(matrix.clone()), (&x, rows), &y);
+                }
                 rows => {
                     let blocking = Blocking::of(rows * x.halves(), matrix.tiling.tiles);
                     many::many(self.client, &matrix, (&x, rows), &y, blocking);
@@ -122,11 +124,12 @@ impl<'a> Launches<'a> {
             if rows == 1 {
                 few::gate_up(
                     self.client,
-                    &gate_up,
+                    &Weights::Tiles(gate_up.clone()),
                     &x,
                     (&ids, slots),
                     (&h.buffer, stride),
                 );
+                let down = Weights::Tiles(down.clone());
                 few::down(self.client, &down, &h, ([&ids, &weights], slots), &y);
             } else {
                 let plan = Plan::new(self.client, (&ids, slots), experts.count, split);

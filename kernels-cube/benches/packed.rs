@@ -18,9 +18,10 @@
 use std::time::Instant;
 
 use burn_omni_kernels::Buffer;
+use burn_omni_kernels::few::{self, Weights};
 use burn_omni_kernels::packed::tiles::many::Blocking;
 use burn_omni_kernels::packed::tiles::plan::{self, Plan};
-use burn_omni_kernels::packed::tiles::{self, Activations, Matrix, Tiling, activations, few, many};
+use burn_omni_kernels::packed::tiles::{self, Activations, Matrix, Tiling, activations, many};
 use burn_omni_kernels::packed::{Coding, Scaling, Shape};
 use cubecl::prelude::*;
 use half::bf16;
@@ -341,7 +342,7 @@ impl Bench {
         };
         if rows * a.halves() <= few::FEW {
             let y = self.poisoned(rows * out);
-            few::few(&self.client, &matrix, (&a, rows), &y);
+            few::few(&self.client, &in_tiles(&matrix), (&a, rows), &y);
             report("few", &y);
         }
         let y = self.poisoned(rows * out);
@@ -446,7 +447,7 @@ impl Bench {
         };
         few::gate_up(
             &self.client,
-            &up_matrix,
+            &in_tiles(&up_matrix),
             &a,
             (&ids_buffer, top_k),
             (&h.buffer, stride),
@@ -454,7 +455,7 @@ impl Bench {
         let y = self.poisoned(rows * hidden);
         few::down(
             &self.client,
-            &down_matrix,
+            &in_tiles(&down_matrix),
             &h,
             ([&ids_buffer, &weights_buffer], top_k),
             &y,
@@ -652,7 +653,7 @@ impl<'a> Pool<'a> {
                 let us = self.bench.graph(count, |i| {
                     few::few(
                         &self.bench.client,
-                        &self.matrix(i, 1, rows, width, false),
+                        &in_tiles(&self.matrix(i, 1, rows, width, false)),
                         (&a, tokens),
                         &self.y,
                     )
@@ -685,7 +686,7 @@ impl<'a> Pool<'a> {
             let us = self.bench.graph(80, |i| {
                 few::gate_up(
                     &self.bench.client,
-                    &self.matrix(i, EXPERTS, 1536, 2048, true),
+                    &in_tiles(&self.matrix(i, EXPERTS, 1536, 2048, true)),
                     &a,
                     (&ids[i / 5 % 16], TOP_K),
                     (&self.y, 768),
@@ -695,7 +696,7 @@ impl<'a> Pool<'a> {
             let us = self.bench.graph(160, |i| {
                 few::down(
                     &self.bench.client,
-                    &self.matrix(i, EXPERTS, 2048, 768, false),
+                    &in_tiles(&self.matrix(i, EXPERTS, 2048, 768, false)),
                     &a,
                     ([&ids[i / 10 % 16], &weights], TOP_K),
                     &self.y,
@@ -718,12 +719,18 @@ impl<'a> Pool<'a> {
         for i in 0..3 {
             let matrix = |[rows, width]: [usize; 2]| self.matrix(i, 1, rows, width, false);
             for shape in [[5120, 2048], [2048, 4096], [152_064, 2048]] {
-                few::few(client, &matrix(shape), (&a, 1), &self.y);
+                few::few(client, &in_tiles(&matrix(shape)), (&a, 1), &self.y);
             }
             let up = self.matrix(i, EXPERTS, 1536, 2048, true);
-            few::gate_up(client, &up, &a, (&ids, TOP_K), (&self.y, 768));
+            few::gate_up(client, &in_tiles(&up), &a, (&ids, TOP_K), (&self.y, 768));
             let down = self.matrix(i, EXPERTS, 2048, 768, false);
-            few::down(client, &down, &a, ([&ids, &weights], TOP_K), &self.y);
+            few::down(
+                client,
+                &in_tiles(&down),
+                &a,
+                ([&ids, &weights], TOP_K),
+                &self.y,
+            );
             let blocking = Blocking::of(4096, 320);
             many::many(client, &matrix([5120, 2048]), (&a, 4096), &self.y, blocking);
         }
@@ -817,6 +824,10 @@ impl<'a> Pool<'a> {
             println!("sum of slots rows {tokens}: {us:9.1} us");
         }
     }
+}
+
+fn in_tiles(matrix: &Matrix) -> Weights {
+    Weights::Tiles(matrix.clone())
 }
 
 #[expect(unsafe_code, reason = "the length is the buffer's")]

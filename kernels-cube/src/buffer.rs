@@ -65,6 +65,11 @@ impl Buffer {
         self.vectors(1)
     }
 
+    /// The argument of a kernel that takes vectors of `count` bytes.
+    pub(crate) fn bytes(&self, count: usize) -> BufferArg {
+        self.vectors(count / self.elem.size())
+    }
+
     /// The argument of a kernel that takes vectors of `count` elements.
     pub(crate) fn vectors(&self, count: usize) -> BufferArg {
         #[expect(unsafe_code, reason = "the length is that of the memory")]

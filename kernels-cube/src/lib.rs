@@ -20,7 +20,9 @@
 mod activation;
 pub mod attention;
 mod buffer;
+pub mod decode;
 mod experts;
+pub mod few;
 mod grid;
 pub mod linear;
 mod math;

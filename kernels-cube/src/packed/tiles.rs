@@ -15,8 +15,7 @@
 //! Rows are padded to 16 (of a gated matrix, halves to 8), columns to two spans.
 
 pub mod activations;
-mod decode;
-pub mod few;
+pub(crate) mod decode;
 pub mod many;
 mod pack;
 pub mod plan;

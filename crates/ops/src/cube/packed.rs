@@ -3,7 +3,7 @@
 use burn::tensor::DType;
 use burn_cubecl::kernel::cast;
 use burn_omni_kernels::Buffer;
-use burn_omni_kernels::packed::tiles::few::{self, FEW};
+use burn_omni_kernels::few::{self, FEW, Weights};
 use burn_omni_kernels::packed::tiles::many::{self, Blocking};
 use burn_omni_kernels::packed::tiles::plan::{self, Plan};
 use burn_omni_kernels::packed::tiles::{self, Activations, Tiling, activations};
@@ -125,7 +125,7 @@ pub(super) fn linear(x: F, parts: Parts, spec: &PackedSpec) -> F {
         let x = rounded(&client, x, spec);
         let columns = count * x.halves();
         if columns <= FEW {
-            few::few(&client, &matrix, (&x, count), &y);
+            few::few(&client, &Weights::Tiles(matrix), (&x, count), &y);
         } else {
             let blocking = Blocking::of(columns, matrix.tiling.tiles);
             many::many(&client, &matrix, (&x, count), &y, blocking);
@@ -161,7 +161,7 @@ pub(super) fn experts(
         let matrices = [tiled(up, up_spec), tiled(down, down_spec)];
         let x = rounded(&client, x, up_spec);
         if chosen.ids.len() <= up_spec.matrices {
-            listed(&client, &x, &chosen, &matrices, &y);
+            listed(&client, &x, &chosen, &matrices.map(Weights::Tiles), &y);
         } else {
             grouped(&client, &x, &chosen, (&matrices, up_spec.matrices), &y);
         }
@@ -177,10 +177,10 @@ fn listed(
     client: &Client,
     x: &Activations,
     chosen: &Chosen,
-    [up, down]: &[tiles::Matrix; 2],
+    [up, down]: &[Weights; 2],
     y: &Buffer,
 ) {
-    let stride = down.tiling.columns();
+    let stride = down.columns();
     let h = hidden(client, chosen, x.split, stride);
     few::gate_up(
         client,

@@ -5,30 +5,30 @@ use cubecl::prelude::*;
 type N4 = Const<4>;
 
 /// What undoes the scaling of decoded values that scales were multiplied into: 2^126 / 2^112.
-pub(super) const RESTORE: f32 = 16384.0;
+pub(crate) const RESTORE: f32 = 16384.0;
 
 /// Values 0 and 1 of a word: row `g`, its first two columns.
 #[cube]
-pub(super) fn values0(word: u32) -> u32 {
+pub(crate) fn values0(word: u32) -> u32 {
     (word ^ (word >> 8u32)) & 0x81C0_81C0u32
 }
 
 /// Values 2 and 3: row `g + 8`, the same columns.
 #[cube]
-pub(super) fn values1(word: u32) -> u32 {
+pub(crate) fn values1(word: u32) -> u32 {
     (word << 2u32) & 0x81C0_81C0u32
 }
 
 /// Values 4 and 5: row `g`, the other two columns.
 #[cube]
-pub(super) fn values2(word: u32) -> u32 {
+pub(crate) fn values2(word: u32) -> u32 {
     (word << 6u32) & 0x81C0_81C0u32
 }
 
 /// Values 6 and 7: row `g + 8`, the same columns.
 #[cube]
 #[allow(clippy::manual_rotate, reason = "kernels have shifts alone")]
-pub(super) fn values3(word: u32) -> u32 {
+pub(crate) fn values3(word: u32) -> u32 {
     ((word << 12u32) | (word >> 20u32)) & 0x81C0_81C0u32
 }
 
@@ -36,7 +36,7 @@ pub(super) fn values3(word: u32) -> u32 {
 ///
 /// The inverse, over GF(2), of [`values0`] to [`values3`] taken together.
 #[must_use]
-pub(super) fn columns() -> [[u32; 4]; 8] {
+pub(crate) fn columns() -> [[u32; 4]; 8] {
     let bit = |b: u32| 1_u32 << (b % 32);
     let inside = |b: i32| u32::try_from(b).ok().filter(|b| *b < 32).map_or(0, bit);
     // The bits of the word that make bit `b` of each pair of values.
@@ -80,7 +80,7 @@ pub(super) fn columns() -> [[u32; 4]; 8] {
 
 /// Byte `index` of a word of scales, times 2^112, as bf16 in both halves of a word.
 #[cube]
-pub(super) fn scale_bf16(word: u32, #[comptime] index: usize, #[comptime] e8m0: bool) -> u32 {
+pub(crate) fn scale_bf16(word: u32, #[comptime] index: usize, #[comptime] e8m0: bool) -> u32 {
     let byte = scale_byte(word, index);
     if comptime!(e8m0) {
         byte * 0x0080_0080u32 + comptime!((112u32 << 7) * 0x0001_0001)
@@ -101,7 +101,7 @@ fn scale_byte(word: u32, #[comptime] index: usize) -> u32 {
 /// Both bf16 halves of `a` times those of `b`. The result is to be kept in an array: given on to another instruction as
 /// it is, it would be passed as its address.
 #[cube]
-pub(super) fn mul_bf16x2(a: u32, b: u32) -> u32 {
+pub(crate) fn mul_bf16x2(a: u32, b: u32) -> u32 {
     let d: u32;
     gpu_asm!(
         "fma.rn.bf16x2 {d}, {a}, {b}, {c};",
@@ -112,7 +112,7 @@ pub(super) fn mul_bf16x2(a: u32, b: u32) -> u32 {
 
 /// `c` plus 16 rows x 16 columns of bf16 times 16 x 8.
 #[cube]
-pub(super) fn mma(
+pub(crate) fn mma(
     a0: u32,
     a1: u32,
     a2: u32,

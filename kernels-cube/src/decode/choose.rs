@@ -1,0 +1,204 @@
+//! The next token, and its row.
+
+use cubecl::prelude::*;
+
+use super::{Attend, Control, LEN, POSITION, RING, STEP, TOKEN, TOKENS};
+use crate::Buffer;
+use crate::few::write::plane_total;
+use crate::few::{Row, Rows};
+
+/// Cubes that look for the largest score.
+const CUBES: usize = 128;
+/// Units of a cube.
+const UNITS: usize = 256;
+
+/// Rows of tokens, bf16 `[vocabulary, width]`.
+pub type Embedding = Rows;
+
+/// Chooses the token with the largest score, the lower number first among equals.
+#[derive(Clone, Debug)]
+pub struct Chooser {
+    /// The largest score of each cube.
+    best: Buffer,
+    /// Its number.
+    ids: Buffer,
+}
+
+impl Chooser {
+    /// Room for what cubes tell one another.
+    #[must_use]
+    pub fn new(client: &Client) -> Self {
+        Self {
+            best: Buffer::empty(client, f32::elem_type_native(), CUBES),
+            ids: Buffer::empty(client, u32::elem_type_native(), CUBES),
+        }
+    }
+
+    /// Chooses a token, remembers it, and moves on to the next position.
+    ///
+    /// - scores: f32 `[vocabulary]`
+    #[expect(unsafe_code, reason = "kernels are launched without bounds checks")]
+    pub fn greedy(&self, client: &Client, scores: &Buffer, control: &Control) {
+        // SAFETY: units stop at the last score.
+        unsafe {
+            largest_kernel::launch_unchecked(
+                client,
+                CubeCount::Static(CUBES as u32, 1, 1),
+                CubeDim::new_1d(UNITS as u32),
+                scores.arg(),
+                self.best.arg(),
+                self.ids.arg(),
+            );
+            greedy_kernel::launch_unchecked(
+                client,
+                CubeCount::Static(1, 1, 1),
+                CubeDim::new_1d(CUBES as u32),
+                self.best.arg(),
+                self.ids.arg(),
+                control.0.arg(),
+            );
+        }
+    }
+}
+
+/// The row of the chosen token, prepared for the first product.
+///
+/// The angles of its position are written as well.
+///
+/// - norm: f32 `[width]`, the weight of the norm that follows
+pub(super) fn embed(
+    client: &Client,
+    embedding: &Embedding,
+    control: &Control,
+    (row, norm): (&Row, &Buffer),
+    attend: &Attend,
+) {
+    #[expect(unsafe_code, reason = "kernels are launched without bounds checks")]
+    // SAFETY: units stop at the width, and the token is in the vocabulary.
+    unsafe {
+        embed_kernel::launch_unchecked(
+            client,
+            CubeCount::Static(row.width.div_ceil(UNITS) as u32, 1, 1),
+            CubeDim::new_1d(UNITS as u32),
+            embedding.buffer.arg(),
+            control.0.arg(),
+            norm.arg(),
+            row.h.arg(),
+            row.x.buffer.arg(),
+            row.squares.arg(),
+            attend.inverse_frequency.arg(),
+            attend.angles.arg(),
+            row.width as u32,
+            row.columns as u32,
+        );
+    }
+}
+
+#[cube(launch_unchecked)]
+fn largest_kernel(scores: &[f32], best: &mut [f32], ids: &mut [u32]) {
+    let unit = UNIT_POS as usize;
+    let each = scores.len().div_ceil(CUBES);
+    let first = CUBE_POS_X as usize * each;
+    let end = first + each;
+    let end = select(end < scores.len(), end, scores.len());
+    let mut value = f32::new(f32::MIN);
+    let mut id = 0xFFFF_FFFFu32;
+    let mut at = first + unit;
+    while at < end {
+        let score = scores[at];
+        if score > value {
+            value = score;
+            id = at as u32;
+        }
+        at += UNITS;
+    }
+    let mut values = Shared::<[f32]>::new_slice(UNITS);
+    let mut numbers = Shared::<[u32]>::new_slice(UNITS);
+    winner(&mut values, &mut numbers, value, id, UNITS);
+    if unit == 0usize {
+        best[CUBE_POS_X as usize] = values[0];
+        ids[CUBE_POS_X as usize] = numbers[0];
+    }
+}
+
+#[cube(launch_unchecked)]
+fn greedy_kernel(best: &[f32], ids: &[u32], control: &mut [u32]) {
+    let unit = UNIT_POS as usize;
+    let mut values = Shared::<[f32]>::new_slice(CUBES);
+    let mut numbers = Shared::<[u32]>::new_slice(CUBES);
+    winner(&mut values, &mut numbers, best[unit], ids[unit], CUBES);
+    if unit == 0usize {
+        let id = numbers[0];
+        let step = control[STEP];
+        control[TOKENS + step as usize % RING] = id;
+        control[TOKEN] = id;
+        control[LEN] += 1u32;
+        control[POSITION] += 1u32;
+        control[STEP] = step + 1u32;
+    }
+}
+
+/// The largest value of all units and its number, the lower number first, into the first place.
+#[cube]
+fn winner(
+    values: &mut Shared<[f32]>,
+    numbers: &mut Shared<[u32]>,
+    value: f32,
+    number: u32,
+    #[comptime] units: usize,
+) {
+    let unit = UNIT_POS as usize;
+    values[unit] = value;
+    numbers[unit] = number;
+    sync_cube();
+    #[unroll]
+    for step in 0..comptime!(units.ilog2()) {
+        let half = comptime!(units >> (step + 1));
+        if unit < half {
+            let other = values[unit + half];
+            let id = numbers[unit + half];
+            if other > values[unit] || (other == values[unit] && id < numbers[unit]) {
+                values[unit] = other;
+                numbers[unit] = id;
+            }
+        }
+        sync_cube();
+    }
+}
+
+#[cube(launch_unchecked)]
+fn embed_kernel(
+    embedding: &[half::bf16],
+    control: &[u32],
+    norm: &[f32],
+    h: &mut [f32],
+    x: &mut [half::bf16],
+    squares: &mut [f32],
+    inverse_frequency: &[f32],
+    angles: &mut [f32],
+    width: u32,
+    columns: u32,
+) {
+    let pairs = inverse_frequency.len();
+    if CUBE_POS == 0 && (UNIT_POS as usize) < pairs {
+        let unit = UNIT_POS as usize;
+        let angle = f32::cast_from(control[POSITION]) * inverse_frequency[unit];
+        angles[unit] = angle.cos();
+        angles[pairs + unit] = angle.sin();
+    }
+    let (width, columns) = (width as usize, columns as usize);
+    let at = ABSOLUTE_POS;
+    let mut value = 0.0f32;
+    if at < width {
+        value = f32::cast_from(embedding[control[TOKEN] as usize * width + at]);
+        h[at] = value;
+        let next = value * norm[at];
+        let rounded = half::bf16::cast_from(next);
+        x[at] = rounded;
+        x[columns + at] = half::bf16::cast_from(next - f32::cast_from(rounded));
+    }
+    let square = plane_total(value * value, 16usize);
+    if at < width && at % 16usize == 0usize {
+        squares[at / 16usize] = square;
+    }
+}

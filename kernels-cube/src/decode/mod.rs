@@ -1,0 +1,95 @@
+//! A token at a time: the launches of a decoding step, over buffers that never move, so that they can be captured.
+//!
+//! What changes from step to step lies in [`Control`] on the device. A layer is six launches: the product for queries, keys
+//! and values; attention with norms, rotation and the write into the cache; the output product, added to the residual row;
+//! the choice of experts; their gate and up; their sum, added to the residual row.
+
+mod attend;
+mod choose;
+mod router;
+mod step;
+
+pub use attend::{Attend, Cache, attend};
+pub use choose::{Chooser, Embedding};
+pub use router::{Choice, Routing, router};
+pub use step::{FeedForward, Layer, Step};
+
+use cubecl::bytes::Bytes;
+use cubecl::prelude::*;
+
+use crate::Buffer;
+
+/// Tokens that the device remembers.
+pub const RING: usize = 64;
+
+/// The numbers that change from step to step, u32 on the device: the last token, the rows in the cache, the position of
+/// the token, the steps taken, then the last [`RING`] tokens chosen.
+#[derive(Clone, Debug)]
+pub struct Control(pub Buffer);
+
+pub(crate) const TOKEN: usize = 0;
+pub(crate) const LEN: usize = 1;
+pub(crate) const POSITION: usize = 2;
+pub(crate) const STEP: usize = 3;
+/// Where the ring begins.
+pub const TOKENS: usize = 4;
+
+impl Control {
+    /// Room for the numbers.
+    #[must_use]
+    pub fn new(client: &Client) -> Self {
+        Self(Buffer::numbers(client, &[0; TOKENS + RING]))
+    }
+
+    /// Starts with a token that stands behind `len` rows of the cache, at a position of its own.
+    pub fn start(&self, client: &Client, token: u32, len: u32, position: u32) {
+        let mut words = vec![0_u32; TOKENS + RING];
+        words[TOKEN] = token;
+        words[LEN] = len;
+        words[POSITION] = position;
+        client.write(&self.0.handle, Bytes::from_elems(words));
+    }
+}
+
+/// Two numbers rounded to bf16, the first in the lower half of the word.
+#[cube]
+pub(crate) fn pack_bf16(lo: f32, hi: f32) -> u32 {
+    let d: u32;
+    gpu_asm!("cvt.rn.bf16x2.f32 {d}, {h}, {l};", d = out(_) d, h = in(_) hi, l = in(_) lo, options(pure, nomem));
+    d
+}
+
+/// The lower half of a word of two bf16.
+#[cube]
+pub(crate) fn low(word: u32) -> f32 {
+    f32::from_bits(word << 16u32)
+}
+
+/// The upper half of a word of two bf16.
+#[cube]
+pub(crate) fn high(word: u32) -> f32 {
+    f32::from_bits(word & 0xFFFF_0000u32)
+}
+
+/// Makes what this unit's cube wrote before a barrier visible to others, and returns how many cubes came before.
+#[cube]
+pub(crate) fn arrive(counters: &mut [u32], at: usize) -> u32 {
+    let address = counters[at..].as_ptr();
+    let before: u32;
+    gpu_asm!("atom.acq_rel.gpu.global.add.u32 {d}, [{a}], 1;", d = out(_) before, a = in(_) address);
+    before
+}
+
+/// Asks for memory that the next launch reads to be brought into the cache, by all units of a launch together.
+#[cube]
+pub(crate) fn warm(memory: &[Vector<u32, Const<4>>]) {
+    // A line of the cache has 128 bytes.
+    let lines = memory.len() / 8usize;
+    let units = (CUBE_COUNT * CUBE_DIM as usize) as usize;
+    let mut line = ABSOLUTE_POS;
+    while line < lines {
+        let address = memory[line * 8usize..].as_ptr();
+        gpu_asm!("prefetch.global.L2 [{a}];", a = in(_) address, options(nomem));
+        line += units;
+    }
+}

@@ -1,0 +1,288 @@
+//! The kernel: planes load and multiply, a cube sums and writes.
+
+use cubecl::frontend::barrier::copy_async;
+use cubecl::prelude::*;
+
+use super::weights::{load, multiply, row_of, tile_of};
+use super::work::{Mode, ROWS, Work};
+use super::write::{Factors, plane_total, share, write, write_gated, write_residual};
+use super::{Row, Weights};
+use crate::Buffer;
+
+type N4 = Const<4>;
+
+/// A launch of [`few_kernel`].
+pub(super) struct Launch {
+    pub(super) work: Work,
+    /// Rows, or choices of rows, of which each has cubes of its own.
+    pub(super) jobs: usize,
+    /// Columns of a job.
+    pub(super) columns: usize,
+    /// Numbers of `x` between its rows.
+    pub(super) x_stride: usize,
+    /// Numbers of `y` between rows.
+    pub(super) stride: usize,
+    pub(super) slots: usize,
+}
+
+impl Launch {
+    /// A product with the only row.
+    pub(super) fn of_row(
+        client: &Client,
+        mode: Mode,
+        weights: &Weights,
+        split: bool,
+        slots: usize,
+        x_stride: usize,
+    ) -> Self {
+        debug_assert!(
+            crate::packed::tiles::runs_on(client),
+            "a device with matrix units"
+        );
+        let columns = if split { 2 } else { 1 };
+        let summed = if mode == Mode::Down { slots } else { 1 };
+        Self {
+            work: Work::new(mode, weights, split, [1, columns, summed]),
+            jobs: 1,
+            columns,
+            x_stride,
+            stride: 0,
+            slots,
+        }
+    }
+
+    /// `chosen` are the numbers of the experts and their weights; `row` is the residual row, with the weight of the norm
+    /// that follows if it is written.
+    pub(super) fn go(
+        &self,
+        client: &Client,
+        weights: &Weights,
+        x: &Buffer,
+        y: &Buffer,
+        chosen: Option<[&Buffer; 2]>,
+        row: Option<(&Row, &Buffer)>,
+    ) {
+        let work = Work {
+            listed: chosen.is_some(),
+            ..self.work
+        };
+        let [codes, scales, gains] = weights.buffers();
+        let [ids, shares] = chosen.unwrap_or([codes, gains]);
+        let (h, squares, norm) = row.map_or((y, gains, gains), |(row, norm)| {
+            (&row.h, &row.squares, norm)
+        });
+        let (width, eps) = row.map_or((1, 0.0), |(row, _)| (row.width, row.eps));
+        #[expect(unsafe_code, reason = "kernels are launched without bounds checks")]
+        // SAFETY: the functions of this module state the lengths; rows and tiles beyond the last are read again and not
+        // written; what a kernel does not need is not touched.
+        unsafe {
+            few_kernel::launch_unchecked(
+                client,
+                CubeCount::Static(
+                    weights.tiles(work.mode).div_ceil(work.tiles) as u32,
+                    self.jobs as u32,
+                    1,
+                ),
+                CubeDim::new_2d(32, work.planes as u32),
+                codes.vectors(if work.form.is_tiles() { 4 } else { 8 }),
+                scales.arg(),
+                gains.arg(),
+                x.vectors(8),
+                ids.arg(),
+                shares.arg(),
+                norm.arg(),
+                h.arg(),
+                squares.arg(),
+                y.arg(),
+                weights.rows() as u32,
+                weights.tiles(work.mode) as u32,
+                weights.pairs() as u32,
+                weights.width() as u32,
+                self.columns as u32,
+                (self.x_stride / 8) as u32,
+                self.stride as u32,
+                self.slots as u32,
+                width.div_ceil(ROWS) as u32,
+                1.0 / width as f32,
+                eps,
+                work,
+                y.elem,
+            );
+        }
+    }
+}
+
+/// Where a plane's part of a launch lies.
+#[derive(CubeType)]
+pub(super) struct Place {
+    /// Which of several matrices.
+    pub(super) matrix: usize,
+    /// Rows of a matrix.
+    pub(super) rows: usize,
+    /// Tiles below one another, and pairs side by side, in a matrix.
+    pub(super) tiles: usize,
+    pub(super) pairs: usize,
+    /// Vectors of a row of a matrix in rows.
+    pub(super) width: usize,
+    /// The first pair.
+    pub(super) pair: usize,
+    /// The row of `x` that is the first column.
+    pub(super) row: usize,
+    pub(super) columns: usize,
+    /// Vectors of `x` between its rows.
+    pub(super) x_stride: usize,
+}
+
+#[cube(launch_unchecked)]
+fn few_kernel<Y: Float>(
+    codes: &[Vector<u32, N4>],
+    scales: &[u32],
+    gains: &[f32],
+    x: &[Vector<u32, N4>],
+    ids: &[u32],
+    shares: &[f32],
+    norm: &[f32],
+    h: &mut [f32],
+    squares: &mut [f32],
+    y: &mut [Y],
+    rows: u32,
+    tiles: u32,
+    pairs: u32,
+    width: u32,
+    columns: u32,
+    x_stride: u32,
+    stride: u32,
+    slots: u32,
+    parts_of_norm: u32,
+    inverse_width: f32,
+    eps: f32,
+    #[comptime] work: Work,
+    #[define(Y)] _elem: ElemType,
+) {
+    let pairs = pairs as usize;
+    let plane = UNIT_POS_Y as usize;
+    let first = plane * work.each;
+    let job = CUBE_POS_Y as usize;
+    let mut matrix = 0usize;
+    let mut row = 0usize;
+    let mut pair = first;
+    let mut choice = 0usize;
+    if comptime!(work.mode == Mode::Down) {
+        choice = job * slots as usize + first / pairs;
+        row = choice * work.halves();
+        pair = first % pairs;
+    }
+    if comptime!(work.listed && work.mode == Mode::GateUp) {
+        matrix = ids[job] as usize;
+        row = job / slots as usize * work.halves();
+    } else if comptime!(work.listed) {
+        matrix = ids[choice] as usize;
+    }
+    let place = Place {
+        matrix,
+        rows: rows as usize,
+        tiles: tiles as usize,
+        pairs,
+        width: width as usize,
+        pair,
+        row,
+        columns: columns as usize,
+        x_stride: x_stride as usize,
+    };
+    // What the sums are multiplied with at the end is on its way before they are formed.
+    let mut factors = Factors {
+        gain: Shared::<[f32]>::new_slice(comptime!(work.gains())),
+        weight: Shared::<[f32]>::new_slice(work.planes),
+        norm: Shared::<[f32]>::new_slice(1usize),
+    };
+    if comptime!(work.form.is_tiles()) {
+        fetch_gains(&mut factors.gain, gains, &place, work);
+    }
+    if comptime!(work.mode == Mode::Down) && UNIT_POS_X == 31 {
+        copy_async(
+            &shares[choice..choice + 1usize],
+            &mut factors.weight[plane..plane + 1usize],
+            1u32,
+        );
+    }
+    let mut words =
+        Array::<Vector<u32, N4>>::new(comptime!(work.each * work.tiles * work.form.vectors()));
+    let mut scale = Array::<u32>::new(comptime!(work.each * work.tiles));
+    load(&mut words, &mut scale, codes, scales, &place, work);
+    if comptime!(work.is_normed()) && plane == 0 {
+        let mut sum = 0.0f32;
+        #[unroll]
+        for i in 0..comptime!(work.squares()) {
+            let at = comptime!(i * 32) + UNIT_POS_X as usize;
+            let last = parts_of_norm as usize - 1usize;
+            let square = squares[select(at < last, at, last)];
+            sum += select(at <= last, square, 0.0f32);
+        }
+        let mean = plane_total(sum, 32usize) * inverse_width;
+        factors.norm[0] = (mean + eps).inverse_sqrt();
+    }
+    let mut sums = Array::<Vector<f32, N4>>::new(comptime!(work.tiles * work.groups));
+    #[unroll]
+    for i in 0..comptime!(work.tiles * work.groups) {
+        sums[i] = Vector::<f32, N4>::new(0.0f32);
+    }
+    #[unroll]
+    for i in 0..work.each {
+        if comptime!(!work.ragged) || pair + i < pairs {
+            multiply(&mut sums, &words, &scale, x, &place, i, work);
+        }
+    }
+    let mut parts = Shared::<[f32]>::new_slice(comptime!(work.planes * work.parts()));
+    share(&mut parts, &sums, work);
+    gpu_asm!("cp.async.wait_all;");
+    sync_cube();
+    if comptime!(work.residual) {
+        write_residual::<Y>(
+            &parts,
+            &factors,
+            h,
+            norm,
+            y,
+            squares,
+            &place,
+            stride as usize,
+            work,
+        );
+    } else if comptime!(work.mode == Mode::GateUp) {
+        write_gated::<Y>(&parts, &factors, y, &place, stride as usize, work);
+    } else {
+        write::<Y>(&parts, &factors, y, &place, work);
+    }
+}
+
+/// Starts the copies of the gains of the rows of this cube, and of this plane's expert if they are chosen.
+#[cube]
+fn fetch_gains(gain: &mut Shared<[f32]>, gains: &[f32], place: &Place, #[comptime] work: Work) {
+    let lane = UNIT_POS_X as usize;
+    let plane = UNIT_POS_Y as usize;
+    let own = comptime!(work.mode == Mode::Down);
+    if (own || plane == 0) && lane < ROWS {
+        let half = comptime!(ROWS / 2);
+        #[unroll]
+        for i in 0..work.tiles {
+            let row = row_of(
+                tile_of(i, place, work),
+                lane % half,
+                lane / half,
+                place,
+                work,
+            );
+            let row = select(row < place.rows, row, place.rows - 1usize);
+            let from = place.matrix * place.rows + row;
+            let mut to = i * ROWS + lane;
+            if own {
+                to += plane * comptime!(work.tiles * ROWS);
+            }
+            copy_async(
+                &gains[from..from + 1usize],
+                &mut gain[to..to + 1usize],
+                1u32,
+            );
+        }
+    }
+}

@@ -1,0 +1,213 @@
+//! Products with up to 16 rows of activations on matrix units: weights are read once, at the speed of memory.
+//!
+//! A column of the second operand is a row of activations. Packed weights lie in tiles; their scales are multiplied into
+//! the decoded values: both have six significant bits together, so bf16 holds the product exactly. Weights of bf16 lie in
+//! rows. Everything accumulates in the matrix units.
+//!
+//! A cube owns the rows of a few tiles and sums all columns, its planes share them; sums are formed in a fixed order.
+//! For chosen experts a cube belongs to one choice (gate and up) or sums the choices of a row (down), so that nothing is
+//! sorted and nothing is added by atomics.
+//!
+//! A decoded token is one [`Row`]. Its products take what stands around them along: the division by the root mean
+//! square, and the sum with the residual row.
+
+mod kernel;
+mod weights;
+mod work;
+pub(crate) mod write;
+
+use cubecl::prelude::*;
+
+pub use weights::{Rows, Weights};
+
+use crate::Buffer;
+use crate::packed::tiles::Activations;
+use kernel::Launch;
+use work::{Mode, Work};
+
+/// Rows of activations at most.
+pub const FEW: usize = 16;
+
+/// The residual row of a token, as the next product takes it.
+#[derive(Clone, Debug)]
+pub struct Row {
+    /// f32 `[width]`
+    pub h: Buffer,
+    /// `h` times the weight of the norm that follows, not divided by the root mean square.
+    pub x: Activations,
+    /// The sums of the squares of `h` over 16 numbers each, f32.
+    pub squares: Buffer,
+    /// Numbers of the row.
+    pub width: usize,
+    /// Numbers of a row of `x`, padding included.
+    pub columns: usize,
+    /// What is added to the mean square.
+    pub eps: f32,
+}
+
+impl Row {
+    /// Room for a row. Padding is zero.
+    #[must_use]
+    pub fn new(client: &Client, width: usize, eps: f32) -> Self {
+        let columns = width.next_multiple_of(256);
+        Self {
+            h: Buffer::empty(client, f32::elem_type_native(), width),
+            x: crate::packed::tiles::activations::zeros(client, 2 * columns, true),
+            squares: Buffer::empty(client, f32::elem_type_native(), width.div_ceil(16)),
+            width,
+            columns,
+            eps,
+        }
+    }
+}
+
+/// `y = weights * x` for each of up to [`FEW`] rows; half as many when they are split.
+///
+/// - x: `[rows, columns]`
+/// - y: `[rows, rows of the weights]`
+pub fn few(client: &Client, weights: &Weights, (x, rows): (&Activations, usize), y: &Buffer) {
+    let columns = rows * x.halves();
+    let launch = Launch {
+        work: Work::new(Mode::Dense, weights, x.split, [1, columns, 1]),
+        jobs: 1,
+        columns,
+        x_stride: weights.columns(),
+        stride: weights.rows(),
+        slots: 1,
+    };
+    launch.go(client, weights, &x.buffer, y, None, None);
+}
+
+/// `silu(gate) * up` of the chosen experts of each row, as [`Activations`] for [`down`].
+///
+/// - ids: u32 `[rows, slots]`
+/// - h: bf16 `[rows * slots, 1 or 2, columns of the down matrix]`, zero behind the intermediate width
+pub fn gate_up(
+    client: &Client,
+    weights: &Weights,
+    x: &Activations,
+    (ids, slots): (&Buffer, usize),
+    (h, stride): (&Buffer, usize),
+) {
+    let launch = Launch {
+        work: Work::new(Mode::GateUp, weights, x.split, [ids.len(), x.halves(), 1]),
+        jobs: ids.len(),
+        columns: x.halves(),
+        x_stride: weights.columns(),
+        stride,
+        slots,
+    };
+    launch.go(client, weights, &x.buffer, h, Some([ids, ids]), None);
+}
+
+/// The weighted sum of the chosen experts of each row.
+///
+/// - h: what [`gate_up`] wrote
+/// - ids, shares: u32 and f32 `[rows, slots]`
+/// - y: `[rows, rows of the weights]`
+pub fn down(
+    client: &Client,
+    weights: &Weights,
+    h: &Activations,
+    ([ids, shares], slots): ([&Buffer; 2], usize),
+    y: &Buffer,
+) {
+    let jobs = ids.len() / slots;
+    let launch = Launch {
+        work: Work::new(Mode::Down, weights, h.split, [jobs, h.halves(), slots]),
+        jobs,
+        columns: h.halves(),
+        x_stride: weights.columns(),
+        stride: weights.rows(),
+        slots,
+    };
+    launch.go(client, weights, &h.buffer, y, Some([ids, shares]), None);
+}
+
+/// The normed row times the weights: f32 `[rows of the weights]`.
+pub fn normed(client: &Client, weights: &Weights, row: &Row, y: &Buffer) {
+    let mut launch = Launch::of_row(client, Mode::Dense, weights, row.x.split, 1, row.columns);
+    launch.work = launch.work.normed(row);
+    launch.stride = weights.rows();
+    launch.go(client, weights, &row.x.buffer, y, None, Some((row, &row.h)));
+}
+
+/// Adds `weights * x` to the row, and prepares it for the next product.
+///
+/// - norm: f32 `[width]`, the weight of the norm that follows
+pub fn residual(
+    client: &Client,
+    weights: &Weights,
+    (x, columns): (&Activations, usize),
+    (row, norm): (&Row, &Buffer),
+) {
+    let mut launch = Launch::of_row(client, Mode::Dense, weights, x.split, 1, columns);
+    launch.work = launch.work.residual();
+    launch.stride = row.columns;
+    launch.go(
+        client,
+        weights,
+        &x.buffer,
+        &row.x.buffer,
+        None,
+        Some((row, norm)),
+    );
+}
+
+/// `silu(gate) * up` of the normed row, of the chosen experts.
+///
+/// - ids: u32 `[slots]`; without them of the only matrix
+/// - h: `[slots, 2, stride]`, zero behind the intermediate width
+pub fn normed_gate_up(
+    client: &Client,
+    weights: &Weights,
+    row: &Row,
+    ids: Option<&Buffer>,
+    (h, stride): (&Activations, usize),
+) {
+    let slots = ids.map_or(1, Buffer::len);
+    let mut launch = Launch::of_row(
+        client,
+        Mode::GateUp,
+        weights,
+        row.x.split,
+        slots,
+        row.columns,
+    );
+    launch.work = launch.work.normed(row);
+    launch.jobs = slots;
+    launch.stride = stride;
+    let ids = ids.map(|ids| [ids, ids]);
+    launch.go(
+        client,
+        weights,
+        &row.x.buffer,
+        &h.buffer,
+        ids,
+        Some((row, &row.h)),
+    );
+}
+
+/// Adds the weighted sum of the chosen experts to the row, and prepares it for the next product.
+///
+/// - h: what [`normed_gate_up`] wrote
+/// - ids, shares: u32 and f32 `[slots]`
+pub fn residual_down(
+    client: &Client,
+    weights: &Weights,
+    (h, stride): (&Activations, usize),
+    [ids, shares]: [&Buffer; 2],
+    (row, norm): (&Row, &Buffer),
+) {
+    let mut launch = Launch::of_row(client, Mode::Down, weights, h.split, ids.len(), stride);
+    launch.work = launch.work.residual();
+    launch.stride = row.columns;
+    launch.go(
+        client,
+        weights,
+        &h.buffer,
+        &row.x.buffer,
+        Some([ids, shares]),
+        Some((row, norm)),
+    );
+}

@@ -1,0 +1,352 @@
+//! What weights look like to a lane: its part of a tile of 16 rows, loaded and multiplied.
+
+use cubecl::prelude::*;
+
+use super::kernel::Place;
+use super::work::{COLUMNS, Form, Mode, ROWS, Work};
+use crate::Buffer;
+use crate::packed::tiles::decode::{
+    mma, mul_bf16x2, scale_bf16, values0, values1, values2, values3,
+};
+use crate::packed::tiles::{self};
+
+type N4 = Const<4>;
+
+/// Matrices of weights.
+#[derive(Clone, Debug)]
+pub enum Weights {
+    /// Packed values in tiles.
+    Tiles(tiles::Matrix),
+    /// bf16.
+    Rows(Rows),
+}
+
+/// One or several matrices of bf16, row after row.
+#[derive(Clone, Debug)]
+pub struct Rows {
+    /// `[matrices, rows, width]`, 16-byte aligned.
+    pub buffer: Buffer,
+    /// Rows of one matrix.
+    pub rows: usize,
+    /// Columns, a multiple of 8.
+    pub width: usize,
+}
+
+impl Weights {
+    /// Rows of one matrix.
+    #[must_use]
+    pub const fn rows(&self) -> usize {
+        match self {
+            Self::Tiles(matrix) => matrix.rows,
+            Self::Rows(matrix) => matrix.rows,
+        }
+    }
+
+    /// Columns of the activations, padding included.
+    #[must_use]
+    pub fn columns(&self) -> usize {
+        self.pairs() * self.form().pair()
+    }
+
+    /// What a product reads most of.
+    #[must_use]
+    pub const fn memory(&self) -> &Buffer {
+        match self {
+            Self::Tiles(matrix) => &matrix.codes,
+            Self::Rows(matrix) => &matrix.buffer,
+        }
+    }
+
+    pub(super) const fn form(&self) -> Form {
+        match self {
+            Self::Tiles(matrix) => Form::Tiles(matrix.tiling.scaled),
+            Self::Rows(matrix) => Form::Rows {
+                partial: !matrix.width.is_multiple_of(128),
+            },
+        }
+    }
+
+    pub(super) fn pairs(&self) -> usize {
+        match self {
+            Self::Tiles(matrix) => matrix.tiling.pairs,
+            Self::Rows(matrix) => matrix.width.div_ceil(self.form().pair()),
+        }
+    }
+
+    /// Tiles below one another.
+    pub(super) fn tiles(&self, mode: Mode) -> usize {
+        match self {
+            Self::Tiles(matrix) => matrix.tiling.tiles,
+            Self::Rows(matrix) if mode == Mode::GateUp => (matrix.rows / 2).div_ceil(ROWS / 2),
+            Self::Rows(matrix) => matrix.rows.div_ceil(ROWS),
+        }
+    }
+
+    /// Vectors of a row of a matrix in rows.
+    pub(super) const fn width(&self) -> usize {
+        match self {
+            Self::Tiles(_) => 0,
+            Self::Rows(matrix) => matrix.width / 8,
+        }
+    }
+
+    /// Codes or values, scales, gains; what a form lacks is not read.
+    pub(super) fn buffers(&self) -> [&Buffer; 3] {
+        match self {
+            Self::Tiles(matrix) => [&matrix.codes, &matrix.scales, &matrix.gains],
+            Self::Rows(matrix) => [&matrix.buffer, &matrix.buffer, &matrix.buffer],
+        }
+    }
+}
+
+/// Loads all weights of the plane, what is multiplied first last: no load then waits for a product.
+#[cube]
+pub(super) fn load(
+    words: &mut Array<Vector<u32, N4>>,
+    scale: &mut Array<u32>,
+    codes: &[Vector<u32, N4>],
+    scales: &[u32],
+    place: &Place,
+    #[comptime] work: Work,
+) {
+    #[unroll]
+    for n in 0..work.each {
+        let step = comptime!(work.each - 1 - n);
+        let mut pair = place.pair + step;
+        if comptime!(work.ragged) {
+            pair = select(pair < place.pairs, pair, place.pairs - 1usize);
+        }
+        #[unroll]
+        for n in 0..work.tiles {
+            let i = comptime!(work.tiles - 1 - n);
+            let to = comptime!(step * work.tiles + i);
+            if comptime!(work.form.is_tiles()) {
+                load_tile(words, scale, codes, scales, place, pair, to, i, work);
+            } else {
+                load_rows(words, codes, place, pair, to, i, work);
+            }
+        }
+    }
+}
+
+#[cube]
+fn load_tile(
+    words: &mut Array<Vector<u32, N4>>,
+    scale: &mut Array<u32>,
+    codes: &[Vector<u32, N4>],
+    scales: &[u32],
+    place: &Place,
+    pair: usize,
+    #[comptime] to: usize,
+    #[comptime] i: usize,
+    #[comptime] work: Work,
+) {
+    let lane = UNIT_POS_X as usize;
+    let chunks = comptime!(work.form.vectors());
+    let at = (place.matrix * place.tiles + tile_of(i, place, work)) * place.pairs + pair;
+    // A slice, so that what is constant of an index becomes a part of the instruction.
+    let own = &codes[at * comptime!(chunks * 32) + lane..];
+    #[unroll]
+    for n in 0..chunks {
+        let c = comptime!(chunks - 1 - n);
+        words[comptime!(to * chunks + c)] = own[comptime!(c * 32)];
+    }
+    scale[to] = scales[at * 32usize + lane];
+}
+
+#[cube]
+fn load_rows(
+    words: &mut Array<Vector<u32, N4>>,
+    values: &[Vector<u32, N4>],
+    place: &Place,
+    pair: usize,
+    #[comptime] to: usize,
+    #[comptime] i: usize,
+    #[comptime] work: Work,
+) {
+    let lane = UNIT_POS_X as usize;
+    let count = comptime!(work.form.vectors());
+    #[unroll]
+    for half in 0..2usize {
+        let row = row_of(tile_of(i, place, work), lane / 4usize, half, place, work);
+        let row = place.matrix * place.rows + select(row < place.rows, row, place.rows - 1usize);
+        let own = &values[row * place.width..];
+        let first = pair * 16usize + lane % 4usize;
+        #[unroll]
+        for n in 0..comptime!(count / 2) {
+            let c = comptime!(count / 2 - 1 - n);
+            let mut at = first + comptime!(c * 4);
+            if comptime!(work.form.is_partial()) {
+                // Meets zeros.
+                at = select(at < place.width, at, place.width - 1usize);
+            }
+            words[comptime!(to * count + c * 2 + half)] = own[at];
+        }
+    }
+}
+
+/// Tile number `i` of this cube, the last one where there are no more.
+#[cube]
+pub(super) fn tile_of(#[comptime] i: usize, place: &Place, #[comptime] work: Work) -> usize {
+    let wanted = CUBE_POS_X as usize * work.tiles + i;
+    let last = place.tiles - 1usize;
+    select(wanted < last, wanted, last)
+}
+
+/// The row in one half of a tile; `place.rows` or more is padding.
+#[cube]
+pub(super) fn row_of(
+    tile: usize,
+    slot: usize,
+    half: usize,
+    place: &Place,
+    #[comptime] work: Work,
+) -> usize {
+    if comptime!(work.mode == Mode::GateUp) {
+        let row = tile * comptime!(ROWS / 2) + slot;
+        let gated = place.rows / 2usize;
+        select(row < gated, row + half * gated, place.rows)
+    } else {
+        tile * ROWS + slot + half * comptime!(ROWS / 2)
+    }
+}
+
+/// Adds the products of the plane's pair number `step`.
+#[cube]
+pub(super) fn multiply(
+    sums: &mut Array<Vector<f32, N4>>,
+    words: &Array<Vector<u32, N4>>,
+    scale: &Array<u32>,
+    x: &[Vector<u32, N4>],
+    place: &Place,
+    #[comptime] step: usize,
+    #[comptime] work: Work,
+) {
+    let pair = place.pair + step;
+    let mut values = Array::<Vector<u32, N4>>::new(comptime!(work.groups * work.form.pair() / 32));
+    load_values(&mut values, x, place, pair, work);
+    #[unroll]
+    for i in 0..work.tiles {
+        let from = comptime!(step * work.tiles + i);
+        if comptime!(work.form.is_tiles()) {
+            multiply_tile(sums, words, scale, &values, from, i, work);
+        } else {
+            multiply_rows(sums, words, &values, from, i, work);
+        }
+    }
+}
+
+#[cube]
+fn multiply_tile(
+    sums: &mut Array<Vector<f32, N4>>,
+    words: &Array<Vector<u32, N4>>,
+    scale: &Array<u32>,
+    values: &Array<Vector<u32, N4>>,
+    #[comptime] from: usize,
+    #[comptime] i: usize,
+    #[comptime] work: Work,
+) {
+    let chunks = comptime!(work.form.vectors());
+    let scaled = comptime!(work.form.scaled());
+    let mut a = Array::<u32>::new(4usize);
+    #[unroll]
+    for c in 0..chunks {
+        let span = comptime!(c / (chunks / 2));
+        let lo = scale_bf16(scale[from], comptime!(span * 2), scaled.e8m0);
+        let hi = scale_bf16(scale[from], comptime!(span * 2 + 1), scaled.e8m0);
+        #[unroll]
+        for b in 0..4usize {
+            let word = words[comptime!(from * chunks + c)].extract(b);
+            a[0] = mul_bf16x2(values0(word), lo);
+            a[1] = mul_bf16x2(values1(word), hi);
+            a[2] = mul_bf16x2(values2(word), lo);
+            a[3] = mul_bf16x2(values3(word), hi);
+            #[unroll]
+            for group in 0..work.groups {
+                let v = values[comptime!((group * chunks + c) * 2 + b / 2)];
+                let at = comptime!(i * work.groups + group);
+                sums[at] = mma(
+                    a[0],
+                    a[1],
+                    a[2],
+                    a[3],
+                    v.extract(comptime!(b % 2 * 2)),
+                    v.extract(comptime!(b % 2 * 2 + 1)),
+                    sums[at],
+                );
+            }
+        }
+    }
+}
+
+#[cube]
+fn multiply_rows(
+    sums: &mut Array<Vector<f32, N4>>,
+    words: &Array<Vector<u32, N4>>,
+    values: &Array<Vector<u32, N4>>,
+    #[comptime] from: usize,
+    #[comptime] i: usize,
+    #[comptime] work: Work,
+) {
+    let count = comptime!(work.form.vectors());
+    #[unroll]
+    for c in 0..comptime!(count / 2) {
+        let upper = words[comptime!(from * count + c * 2)];
+        let lower = words[comptime!(from * count + c * 2 + 1)];
+        #[unroll]
+        for u in 0..2usize {
+            #[unroll]
+            for group in 0..work.groups {
+                let v = values[comptime!(group * count / 2 + c)];
+                let at = comptime!(i * work.groups + group);
+                sums[at] = mma(
+                    upper.extract(comptime!(u * 2)),
+                    lower.extract(comptime!(u * 2)),
+                    upper.extract(comptime!(u * 2 + 1)),
+                    lower.extract(comptime!(u * 2 + 1)),
+                    v.extract(comptime!(u * 2)),
+                    v.extract(comptime!(u * 2 + 1)),
+                    sums[at],
+                );
+            }
+        }
+    }
+}
+
+/// The activations of a pair, of each group's column `lane / 4`: for tiles the lane's own blocks, for rows the columns that
+/// it has of them.
+#[cube]
+fn load_values(
+    values: &mut Array<Vector<u32, N4>>,
+    x: &[Vector<u32, N4>],
+    place: &Place,
+    pair: usize,
+    #[comptime] work: Work,
+) {
+    let lane = UNIT_POS_X as usize;
+    let count = comptime!(work.form.pair() / 32);
+    #[unroll]
+    for group in 0..work.groups {
+        let wanted = group * COLUMNS + lane / 4usize;
+        let last = place.columns - 1usize;
+        let column = select(wanted < last, wanted, last);
+        let row = (place.row + column) * place.x_stride + pair * comptime!(work.form.pair() / 8);
+        if comptime!(work.form.is_tiles()) {
+            let block = comptime!(work.form.scaled().block);
+            let own = &x[row + lane % 4usize * comptime!(block / 8)..];
+            #[unroll]
+            for n in 0..count {
+                let (c, half) = comptime!((n / 2, n % 2));
+                let spans = comptime!(count / 4);
+                let start = comptime!(c / spans * 4 * block + c % spans * 16);
+                values[comptime!(group * count + n)] = own[comptime!(start / 8 + half)];
+            }
+        } else {
+            let own = &x[row + lane % 4usize..];
+            #[unroll]
+            for c in 0..count {
+                values[comptime!(group * count + c)] = own[comptime!(c * 4)];
+            }
+        }
+    }
+}
