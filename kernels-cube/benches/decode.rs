@@ -311,7 +311,7 @@ impl Small {
             Attend::new(client, self.heads, EPS, &frequency),
         );
         let start = |step: &Step| {
-            step.control.start(client, 7, len as u32, len as u32 + 3);
+            step.control.start(client, 7, len as u32, (len + 3) as f32);
         };
         client.graph_prepare().expect("graphs are supported");
         start(&step);
@@ -571,7 +571,7 @@ impl Thinker {
     fn speed(&self, len: u32) {
         let client = &self.client;
         let start = || {
-            self.step.control.start(client, 5, len, len);
+            self.step.control.start(client, 5, len, len as f32);
         };
         client.graph_prepare().expect("graphs are supported");
         start();
@@ -667,7 +667,7 @@ impl Thinker {
         });
         for len in [512_u32, 4096, 16384, 32000] {
             let control = Control::new(client);
-            control.start(client, 1, len, len);
+            control.start(client, 1, len, len as f32);
             self.time(&format!("attend {len}"), len as usize * 2048, |layer| {
                 attend(
                     client,

@@ -14,6 +14,9 @@
 //! | [`attention()`] | `[rows, heads, head_dim] x [keys, kv_heads, head_dim]` | online softmax over tiles of keys |
 //! | [`map`], [`swiglu`], [`snake`] | `[rows, width]` | one unit an element |
 //! | [`route()`] | `[rows, experts]` | one cube a row |
+//! | [`write_rows`] | `[rows, heads, width]` | one unit a number |
+//! | [`few`] | up to 16 rows, packed or bf16 weights | matrix units, weights read once |
+//! | [`decode`] | one row through a stack of layers | six launches a layer, captured |
 //! | [`packed`] | matrices of 4- and 8-bit values | in checkpoint order on any device, in tiles on matrix units |
 //! | [`experts()`] | `[rows, hidden]` | lanes along a row of an expert's weight |
 
@@ -31,6 +34,7 @@ pub mod packed;
 mod reduce;
 mod rope;
 mod route;
+mod store;
 mod units;
 
 pub use activation::{Function, map, snake, swiglu};
@@ -41,4 +45,5 @@ pub use linear::{Product, Taps, linear};
 pub use norm::{NormParameters, norm};
 pub use rope::{Angles, rope};
 pub use route::{Routes, route};
+pub use store::write_rows;
 pub use units::{On, Units};

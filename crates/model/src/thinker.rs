@@ -8,7 +8,8 @@ mod merge;
 mod text;
 mod vision;
 
-use burn::tensor::{Tensor, s};
+use burn::tensor::{DType, Tensor, s};
+use burn_omni_ops::decode::Decoder;
 use burn_omni_quant::{Bias, Embedding, Linear, Weights};
 
 pub use audio::AudioTower;
@@ -64,7 +65,21 @@ impl Thinker {
     /// An empty state with room for `capacity` rows.
     #[must_use]
     pub fn state(&self, capacity: usize) -> TextState {
-        self.model.state(capacity)
+        self.model.state(capacity, self.model.dtype())
+    }
+
+    /// A decoder of one token at a time with room for `capacity` rows, and the state that it shares with
+    /// [`Self::forward`], where the device can capture one: see [`Decoder::new`].
+    ///
+    /// Rows that only one of the two passes are not counted by the other.
+    #[must_use]
+    pub fn decoder(&self, capacity: usize) -> Option<(TextState, Decoder)> {
+        let state = self.model.state(capacity, DType::BF16);
+        let embedding = self.embed_tokens.weight().clone();
+        let parts = self
+            .model
+            .parts(&state, embedding, self.lm_head.matrices()?)?;
+        Some((state, Decoder::new(parts)?))
     }
 
     /// The prompt's embeddings with the encoders' rows in their places.

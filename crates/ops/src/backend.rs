@@ -84,6 +84,13 @@ pub trait OmniOps: Backend {
         dilation: usize,
     ) -> FloatTensor<Self>;
 
+    /// See [`crate::write_rows`].
+    fn write_rows(
+        store: FloatTensor<Self>,
+        rows: FloatTensor<Self>,
+        at: usize,
+    ) -> FloatTensor<Self>;
+
     /// Codes and scales in checkpoint order, in the order that this backend's kernels read: see [`crate::Packed`].
     fn pack(
         codes: IntTensor<Self>,

@@ -56,6 +56,28 @@ pub fn layer_norm(x: Tensor<3>, weight: Tensor<1>, bias: Tensor<1>, eps: f64) ->
     ))
 }
 
+/// Writes rows into a store, in the dtype of the store. On a GPU they are written in place, whoever else holds it.
+///
+/// # Shapes
+/// - store, output: `[capacity, heads, width]`
+/// - rows: `[rows, heads, width]`
+///
+/// # Panics
+/// When there is no room behind row `at`.
+pub fn write_rows(store: Tensor<3>, rows: Tensor<3>, at: usize) -> Tensor<3> {
+    let (capacity, count) = (store.dims()[0], rows.dims()[0]);
+    assert!(
+        at + count <= capacity,
+        "a store of {capacity} rows cannot hold {}",
+        at + count
+    );
+    Tensor::from_dispatch(Dispatch::write_rows(
+        store.into_dispatch(),
+        rows.into_dispatch(),
+        at,
+    ))
+}
+
 /// Rotary embedding of pairs `(j, j + head_dim / 2)`.
 ///
 /// # Shapes

@@ -16,6 +16,7 @@
 //! | [`swiglu`], [`gelu`], [`gelu_tanh`], [`snake`] | `[rows, width]` | row kernel | one unit a number |
 //! | [`route`], [`experts`] | `[rows, experts]`, `[rows, hidden]` | only the rows routed to an expert | lanes along a row |
 //! | [`packed_linear`], [`packed_experts`], [`unpack`] | [`Packed`] matrices | decoded in registers; panel gemm for many rows | matrix units over tiles, else decoded in registers |
+//! | [`write_rows`] | `[capacity, heads, width]` | a copy of rows | one unit a number, in place |
 //! | [`causal_conv1d`] | `[history + rows, in] x [out, taps * in]` | product over overlapping rows | the same |
 
 #[cfg(feature = "vulkan")]
@@ -35,6 +36,7 @@ mod attention;
 mod backend;
 #[cfg(any(feature = "flex", feature = "cube"))]
 pub mod check;
+pub mod decode;
 mod functions;
 pub mod packed;
 pub mod reference;
@@ -48,6 +50,6 @@ pub use attention::{AttentionSpec, Mask};
 pub use backend::OmniOps;
 pub use functions::{
     Routes, attention, causal_conv1d, experts, gelu, gelu_tanh, layer_norm, linear, packed_experts,
-    packed_linear, rms_norm, rope, route, snake, swiglu, unpack,
+    packed_linear, rms_norm, rope, route, snake, swiglu, unpack, write_rows,
 };
 pub use packed::{Packed, PackedBytes, PackedFormat, PackedSpec};

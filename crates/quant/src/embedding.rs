@@ -31,6 +31,12 @@ impl Embedding {
         self.weight.clone().select(0, ids).cast(self.dtype)
     }
 
+    /// The table.
+    #[must_use]
+    pub fn weight(&self) -> &Tensor<2> {
+        &self.weight
+    }
+
     /// Number of rows.
     #[must_use]
     pub fn rows(&self) -> usize {

@@ -1,6 +1,7 @@
 //! The experts of one layer.
 
 use burn::tensor::{DType, Tensor, TensorData};
+use burn_omni_ops::decode::Matrices;
 use burn_omni_ops::{self as ops, Packed, Routes};
 
 use crate::Weights;
@@ -61,6 +62,17 @@ impl Experts {
     #[must_use]
     pub fn is_packed(&self) -> bool {
         matches!(self.stored, Stored::Packed { .. })
+    }
+
+    /// Gate and up, and down, of all experts, where there is nothing else.
+    #[must_use]
+    pub fn matrices(&self) -> Option<[Matrices; 2]> {
+        self.factor.is_none().then(|| match &self.stored {
+            Stored::Dense { gate_up, down } => [gate_up, down].map(|x| Matrices::Dense(x.clone())),
+            Stored::Packed { gate_up, down } => {
+                [gate_up, down].map(|x| Matrices::Packed(x.clone()))
+            }
+        })
     }
 
     /// The weighted sum of each row's experts.

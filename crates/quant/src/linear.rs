@@ -2,6 +2,7 @@
 
 use burn::tensor::Tensor;
 
+use burn_omni_ops::decode::Matrices;
 use burn_omni_ops::{self as ops, Packed};
 
 /// Whether a matrix has a bias.
@@ -56,6 +57,15 @@ impl Linear {
     #[must_use]
     pub fn weight(&self) -> &Weight {
         &self.weight
+    }
+
+    /// The matrix alone, where there is nothing else.
+    #[must_use]
+    pub fn matrices(&self) -> Option<Matrices> {
+        (self.bias.is_none() && self.factor.is_none()).then(|| match &self.weight {
+            Weight::Dense(weight) => Matrices::Dense(weight.clone().unsqueeze()),
+            Weight::Packed(weight) => Matrices::Packed(weight.clone()),
+        })
     }
 
     /// # Shapes

@@ -10,6 +10,7 @@ use burn_omni_model::thinker::Thinker;
 use burn_omni_ops::PackedFormat;
 use burn_omni_quant::Warnings;
 
+use crate::decoding::Captured;
 pub(crate) use crate::loading::Loader;
 use crate::loading::Opened;
 use crate::pipeline::Job;
@@ -146,6 +147,8 @@ pub(crate) struct Model {
     pub(crate) config: Config,
     pub(crate) ids: SpecialIds,
     pub(crate) processor: Processor,
+    /// The thinker's step on the device; before the weights, which it works on.
+    pub(crate) captured: Option<Captured>,
     pub(crate) thinker: Thinker,
     pub(crate) speech: Option<SpeechModel>,
     /// Longest sequence of prompt and answer.
@@ -185,6 +188,7 @@ impl Engine {
         drop(loader);
         engine.tell(&warnings);
         let (thinker, speech) = loaded?;
+        let captured = stream.executes(|| Captured::new(&thinker, opened.context));
         let dir = opened.checkpoint.dir().to_owned();
         Ok(Self {
             model: Arc::new(Model {
@@ -192,6 +196,7 @@ impl Engine {
                 config: opened.config,
                 ids: opened.ids,
                 processor: opened.processor,
+                captured,
                 thinker,
                 speech,
                 context: opened.context,

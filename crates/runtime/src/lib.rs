@@ -19,6 +19,7 @@
 //! # Ok::<(), burn_omni::Error>(())
 //! ```
 
+mod decoding;
 mod engine;
 mod error;
 mod event;

@@ -4,8 +4,8 @@ use std::time::Instant;
 
 use burn::tensor::{DType, Tensor};
 use burn_omni_model::processor::Prompt;
-use burn_omni_model::thinker::Rows;
 
+use crate::decoding::{Decoding, Next, Place};
 use crate::engine::Model;
 use crate::request::Media;
 use crate::sampler::{Random, Sampler};
@@ -97,7 +97,7 @@ impl<'a> Job<'a> {
         self.answer.timings.prepare = self.started.elapsed();
         let length = prompt.ids.len();
         let limit = self.max_tokens(length);
-        let mut state = thinker.state(length + limit);
+        let mut decoding = Decoding::new(thinker, self.model.captured.as_ref(), length + limit);
         let mut accepted = Vec::new();
         let mut logits = Vec::new();
         for start in (0..length).step_by(PREFILL_ROWS) {
@@ -106,12 +106,12 @@ impl<'a> Job<'a> {
             let positions = &prompt.positions;
             let rope = thinker
                 .rope([&positions.t, &positions.h, &positions.w].map(|axis| &axis[range.clone()]));
-            let output = thinker.forward(&rows.slice(range), &rope, &mut state);
+            let output = thinker.forward(&rows.slice(range), &rope, decoding.state());
             accepted.extend(output.accepted.filter(|_| self.request.speech.is_some()));
             logits = values(output.logits);
         }
         self.answer.timings.prefill = self.started.elapsed() - self.answer.timings.prepare;
-        self.decode(logits, &prompt, state, limit)?;
+        self.decode(logits, &prompt, decoding, limit)?;
         Ok((!accepted.is_empty()).then(|| Thought {
             embeds: rows.embeds,
             accepted: Tensor::cat(accepted, 0),
@@ -123,25 +123,27 @@ impl<'a> Job<'a> {
     /// Samples tokens until the answer ends.
     fn decode(
         &mut self,
-        mut logits: Vec<f32>,
+        logits: Vec<f32>,
         prompt: &Prompt,
-        mut state: burn_omni_model::thinker::TextState,
+        mut decoding: Decoding<'_>,
         limit: usize,
     ) -> Result<(), Stopped> {
         let model = self.model;
         let mut text = model.processor.tokenizer().stream(true);
-        let mut sampler = Sampler::new(
-            self.request.sampling.unwrap_or_else(|| model.sampling()),
-            Random::new(self.request.seed, THINKER_STAGE),
-        );
+        let sampling = self.request.sampling.unwrap_or_else(|| model.sampling());
+        let mut sampler = Sampler::new(sampling, Random::new(self.request.seed, THINKER_STAGE));
         sampler.observe(&prompt.ids);
         self.answer.finish_reason = FinishReason::Length;
+        let mut next = Next::Scores(logits);
         for step in 0..limit {
-            finite("the thinker", &logits)?;
             let early = step < self.request.min_tokens;
-            let id = sampler.sample(std::mem::take(&mut logits), |id| {
-                !early || !self.ends(id as u32)
-            });
+            let id = match next {
+                Next::Token(id) => id,
+                Next::Scores(scores) => {
+                    finite("the thinker", &scores)?;
+                    sampler.sample(scores, |id| !early || !self.ends(id as u32))
+                }
+            };
             if step == 0 {
                 self.answer.timings.first_token = self.started.elapsed();
             }
@@ -151,13 +153,18 @@ impl<'a> Job<'a> {
                 break;
             }
             self.give(text.push(id))?;
-            if step + 1 < limit {
-                self.sink.check()?;
-                let position = [prompt.positions.decoded(prompt.ids.len() + step)];
-                let rope = model.thinker.rope([&position; 3]);
-                let row = Rows::text(model.thinker.embed_text(&[id]));
-                logits = values(model.thinker.forward(&row, &rope, &mut state).logits);
+            if step + 1 == limit {
+                break;
             }
+            self.sink.check()?;
+            let len = prompt.ids.len() + step;
+            let place = Place {
+                token: id,
+                len,
+                position: prompt.positions.decoded(len),
+            };
+            let greedy = sampling.is_greedy() && step + 1 >= self.request.min_tokens;
+            next = decoding.pass(&model.thinker, place, greedy)?;
         }
         self.give(text.finish())?;
         self.answer.usage.completion_tokens = self.answer.token_ids.len();

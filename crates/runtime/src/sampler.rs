@@ -29,6 +29,12 @@ impl Sampling {
         repetition_penalty: 1.0,
     };
 
+    /// Whether the largest of the model's own logits is chosen.
+    #[must_use]
+    pub fn is_greedy(self) -> bool {
+        self.temperature == 0.0 && self.repetition_penalty == 1.0
+    }
+
     /// Checks every field.
     ///
     /// # Errors

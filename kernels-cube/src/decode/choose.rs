@@ -128,12 +128,14 @@ fn greedy_kernel(best: &[f32], ids: &[u32], control: &mut [u32]) {
     let mut numbers = Shared::<[u32]>::new_slice(CUBES);
     winner(&mut values, &mut numbers, best[unit], ids[unit], CUBES);
     if unit == 0usize {
-        let id = numbers[0];
+        // No number is larger than all others where one is NaN, and infinity is none to choose.
+        let finite = values[0] <= f32::new(f32::MAX) && numbers[0] != u32::MAX;
+        let id = select(finite, numbers[0], u32::new(u32::MAX as i64));
         let step = control[STEP];
         control[TOKENS + step as usize % RING] = id;
-        control[TOKEN] = id;
+        control[TOKEN] = select(finite, id, 0u32);
         control[LEN] += 1u32;
-        control[POSITION] += 1u32;
+        control[POSITION] = u32::reinterpret(f32::from_bits(control[POSITION]) + 1.0f32);
         control[STEP] = step + 1u32;
     }
 }
@@ -182,7 +184,7 @@ fn embed_kernel(
     let pairs = inverse_frequency.len();
     if CUBE_POS == 0 && (UNIT_POS as usize) < pairs {
         let unit = UNIT_POS as usize;
-        let angle = f32::cast_from(control[POSITION]) * inverse_frequency[unit];
+        let angle = f32::from_bits(control[POSITION]) * inverse_frequency[unit];
         angles[unit] = angle.cos();
         angles[pairs + unit] = angle.sin();
     }

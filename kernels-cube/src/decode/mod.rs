@@ -23,7 +23,7 @@ use crate::Buffer;
 pub const RING: usize = 64;
 
 /// The numbers that change from step to step, u32 on the device: the last token, the rows in the cache, the position of
-/// the token, the steps taken, then the last [`RING`] tokens chosen.
+/// the token as bits of an f32, the steps taken, then the last [`RING`] tokens chosen.
 #[derive(Clone, Debug)]
 pub struct Control(pub Buffer);
 
@@ -42,11 +42,11 @@ impl Control {
     }
 
     /// Starts with a token that stands behind `len` rows of the cache, at a position of its own.
-    pub fn start(&self, client: &Client, token: u32, len: u32, position: u32) {
+    pub fn start(&self, client: &Client, token: u32, len: u32, position: f32) {
         let mut words = vec![0_u32; TOKENS + RING];
         words[TOKEN] = token;
         words[LEN] = len;
-        words[POSITION] = position;
+        words[POSITION] = position.to_bits();
         client.write(&self.0.handle, Bytes::from_elems(words));
     }
 }

@@ -1,6 +1,7 @@
 //! Causal self-attention with grouped heads.
 
 use burn::tensor::{Tensor, s};
+use burn_omni_ops::decode::Matrices;
 use burn_omni_ops::{self as ops, AttentionSpec};
 use burn_omni_quant::{Bias, Linear, Weights};
 
@@ -67,6 +68,17 @@ impl SelfAttention {
                 .map(|eps| [norm("q_norm", eps), norm("k_norm", eps)]),
             size,
         }
+    }
+
+    /// The weights, where a captured step can use them: queries, keys and values, the output, and the norms of queries and
+    /// keys, which have the epsilon of the other norms.
+    #[must_use]
+    pub fn parts(&self, eps: f64) -> Option<([Matrices; 2], [Tensor<1>; 2])> {
+        let norms = self.norms.as_ref()?;
+        let alike = self.size.window.is_none() && norms.iter().all(|norm| norm.eps() == eps);
+        alike.then_some(())?;
+        let matrices = [self.qkv.matrices()?, self.o_proj.matrices()?];
+        Some((matrices, [0, 1].map(|i| norms[i].weight().clone())))
     }
 
     /// # Shapes

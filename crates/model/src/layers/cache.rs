@@ -1,6 +1,7 @@
 //! Keys and values of the rows seen so far.
 
 use burn::tensor::{DType, Device, Tensor, s};
+use burn_omni_ops as ops;
 
 /// The keys and values of one layer, in memory that is allocated once.
 #[derive(Clone, Debug)]
@@ -32,6 +33,16 @@ impl KvCache {
     #[must_use]
     pub fn len(&self) -> usize {
         self.len
+    }
+
+    /// Keys and values of all rows there is room for, `[capacity, kv_heads, head_dim]` each.
+    ///
+    /// # Panics
+    /// Never: the tensors are moved only while they are written.
+    #[must_use]
+    pub fn tensors(&self) -> &[Tensor<3>; 2] {
+        let stored = self.stored.as_ref();
+        stored.expect("only append and keep_last move the tensors")
     }
 
     /// Whether no row is in use.
@@ -78,8 +89,7 @@ impl KvCache {
     /// # Panics
     /// When there is no room; who makes a cache knows how long its sequence can get.
     pub fn append(&mut self, k: Tensor<3>, v: Tensor<3>) -> [Tensor<3>; 2] {
-        let [rows, kv_heads, head_dim] = k.dims();
-        let end = self.len + rows;
+        let end = self.len + k.dims()[0];
         assert!(
             end <= self.capacity,
             "a cache of {} rows cannot hold {end}",
@@ -89,9 +99,11 @@ impl KvCache {
             .stored
             .take()
             .expect("only append and keep_last move the tensors");
-        // Nobody else holds the tensors now, so the rows are written in place.
-        let place = s![self.len..end, 0..kv_heads, 0..head_dim];
-        let stored = [old_k.slice_assign(place, k), old_v.slice_assign(place, v)];
+        // Nobody else holds the tensors now, or they stay where they are: the rows are written in place.
+        let stored = [
+            ops::write_rows(old_k, k, self.len),
+            ops::write_rows(old_v, v, self.len),
+        ];
         self.len = end;
         self.stored = Some(stored.clone());
         stored

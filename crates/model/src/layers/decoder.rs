@@ -1,6 +1,7 @@
 //! The decoder layer of thinker, talker and code predictor.
 
 use burn::tensor::Tensor;
+use burn_omni_ops::decode::{FeedForwardParts, LayerParts};
 use burn_omni_quant::Weights;
 
 use super::{AttentionSize, KvCache, Mlp, RmsNorm, RopeTable, SelfAttention, SparseMoe};
@@ -51,6 +52,26 @@ impl DecoderLayer {
             ),
             mlp: mlp(&weights.at("mlp")),
         }
+    }
+
+    /// The weights, and the memory of the cache, where a captured step can use them.
+    #[must_use]
+    pub fn parts(&self, cache: &KvCache) -> Option<LayerParts> {
+        let norms = [&self.input_layernorm, &self.post_attention_layernorm];
+        let eps = norms[0].eps();
+        (norms[1].eps() == eps).then_some(())?;
+        let ([qkv, o_proj], qk_norms) = self.self_attn.parts(eps)?;
+        Some(LayerParts {
+            norms: norms.map(|norm| norm.weight().clone()),
+            qkv,
+            qk_norms,
+            o_proj,
+            feed_forward: match &self.mlp {
+                FeedForward::Dense(mlp) => FeedForwardParts::Dense(mlp.matrices()?),
+                FeedForward::Sparse(moe) => moe.parts()?,
+            },
+            cache: cache.tensors().clone(),
+        })
     }
 
     /// # Shapes

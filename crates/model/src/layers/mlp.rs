@@ -2,6 +2,7 @@
 
 use burn::tensor::Tensor;
 use burn_omni_ops as ops;
+use burn_omni_ops::decode::Matrices;
 use burn_omni_quant::{Bias, Linear, Weights};
 
 /// `down_proj(silu(gate_proj x) * up_proj x)`.
@@ -21,6 +22,12 @@ impl Mlp {
             gate_up: weights.fused_linear(&parts, hidden, Bias::No),
             down_proj: weights.linear("down_proj", [hidden, intermediate], Bias::No),
         }
+    }
+
+    /// Gate and up, and down, where there is nothing else.
+    #[must_use]
+    pub fn matrices(&self) -> Option<[Matrices; 2]> {
+        Some([self.gate_up.matrices()?, self.down_proj.matrices()?])
     }
 
     /// # Shapes

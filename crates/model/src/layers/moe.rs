@@ -2,7 +2,8 @@
 
 use burn::tensor::{Tensor, activation};
 use burn_omni_ops as ops;
-use burn_omni_quant::{Bias, Experts, Linear, Weights};
+use burn_omni_ops::decode::FeedForwardParts;
+use burn_omni_quant::{Bias, Experts, Linear, Weight, Weights};
 
 use super::Mlp;
 use crate::config::MoeConfig;
@@ -69,6 +70,22 @@ impl SparseMoe {
             shared,
             size,
         }
+    }
+
+    /// The weights, where a captured step can use them: it has no shared expert.
+    #[must_use]
+    pub fn parts(&self) -> Option<FeedForwardParts> {
+        let Weight::Dense(router) = self.gate.weight() else {
+            return None;
+        };
+        self.shared.is_none().then_some(())?;
+        self.gate.matrices()?;
+        Some(FeedForwardParts::Sparse {
+            router: router.clone(),
+            top_k: self.size.top_k,
+            normalize: self.size.normalize,
+            experts: self.experts.matrices()?,
+        })
     }
 
     /// # Shapes

@@ -21,6 +21,18 @@ impl RmsNorm {
         }
     }
 
+    /// `[width]`
+    #[must_use]
+    pub fn weight(&self) -> &Tensor<1> {
+        &self.weight
+    }
+
+    /// What is added to the mean square.
+    #[must_use]
+    pub fn eps(&self) -> f64 {
+        self.eps
+    }
+
     /// # Shapes
     /// - x, output: `[rows, width]`
     #[must_use]

@@ -41,6 +41,12 @@ impl Rope {
         }
     }
 
+    /// The frequencies, half as many as a head has numbers.
+    #[must_use]
+    pub fn inverse_frequency(&self) -> &[f32] {
+        &self.inverse_frequency
+    }
+
     /// The table of rows at these positions, one list an axis (time, height, width).
     ///
     /// # Panics

@@ -1,6 +1,7 @@
 //! The text decoder.
 
 use burn::tensor::{DType, Device, Tensor};
+use burn_omni_ops::decode::{DecoderParts, Matrices};
 use burn_omni_quant::Weights;
 
 use super::Rows;
@@ -16,6 +17,8 @@ pub struct TextDecoder {
     norm: RmsNorm,
     rope: Rope,
     accept_hidden_layer: Option<usize>,
+    /// `num_attention_heads`
+    heads: usize,
     /// Rows and width of a key or value, for caches.
     kv_shape: [usize; 2],
     dtype: DType,
@@ -97,17 +100,43 @@ impl TextDecoder {
                 config.rope.mrope_section,
             ),
             accept_hidden_layer,
+            heads: config.num_attention_heads,
             kv_shape: [config.num_key_value_heads, config.head_dim],
             dtype: weights.dtype(),
             device: weights.device().clone(),
         }
     }
 
-    pub(super) fn state(&self, capacity: usize) -> TextState {
-        let cache = || KvCache::new(capacity, self.kv_shape, self.dtype, &self.device);
+    pub(super) fn state(&self, capacity: usize, dtype: DType) -> TextState {
+        let cache = || KvCache::new(capacity, self.kv_shape, dtype, &self.device);
         TextState {
             caches: self.layers.iter().map(|_| cache()).collect(),
         }
+    }
+
+    /// The dtype of activations.
+    pub(super) fn dtype(&self) -> DType {
+        self.dtype
+    }
+
+    /// The weights and the state's memory, where a captured step can use them.
+    pub(super) fn parts(
+        &self,
+        state: &TextState,
+        embedding: Tensor<2>,
+        head: Matrices,
+    ) -> Option<DecoderParts> {
+        let layers = self.layers.iter().zip(&state.caches);
+        let layers: Option<Vec<_>> = layers.map(|(layer, cache)| layer.parts(cache)).collect();
+        Some(DecoderParts {
+            embedding,
+            layers: layers?,
+            norm: self.norm.weight().clone(),
+            eps: self.norm.eps(),
+            head,
+            heads: [self.heads, self.kv_shape[0]],
+            inverse_frequency: self.rope.inverse_frequency().to_vec(),
+        })
     }
 
     pub(super) fn rope(&self, positions: [&[f32]; 3]) -> RopeTable {

@@ -3,6 +3,7 @@
 
 mod attend;
 mod buffers;
+pub(crate) mod decode;
 mod packed;
 mod products;
 mod rows;
@@ -67,6 +68,10 @@ impl OmniOps for CubeBackend {
 
     fn causal_conv1d(x: F, weight: F, bias: F, dilation: usize) -> F {
         products::causal_conv1d(x, weight, bias, dilation)
+    }
+
+    fn write_rows(store: F, rows: F, at: usize) -> F {
+        rows::write(store, rows, at)
     }
 
     fn pack(codes: I, scales: I, spec: PackedSpec) -> (I, I) {

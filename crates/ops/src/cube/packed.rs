@@ -50,7 +50,7 @@ fn shape(spec: &PackedSpec) -> Shape {
     }
 }
 
-fn in_tiles(client: &Client, spec: &PackedSpec) -> bool {
+pub(super) fn in_tiles(client: &Client, spec: &PackedSpec) -> bool {
     Order::of(client, coding(spec)) == Order::Tiles
 }
 
@@ -240,7 +240,7 @@ fn rounded(client: &Client, x: Buffer, spec: &PackedSpec) -> Activations {
     activations::round(client, (&x, spec.width), columns, split)
 }
 
-fn tiled((codes, scales, gains): Parts, spec: &PackedSpec) -> tiles::Matrix {
+pub(super) fn tiled((codes, scales, gains): Parts, spec: &PackedSpec) -> tiles::Matrix {
     tiles::Matrix {
         codes: flat(codes),
         scales: flat(scales),

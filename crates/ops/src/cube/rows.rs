@@ -48,6 +48,13 @@ pub(super) fn snake(x: F, alpha: F, inverse_beta: F) -> F {
     tensor(&like, y, [x.rows, x.width], like.dtype)
 }
 
+/// Written in place even when somebody else holds the store.
+pub(super) fn write(store: F, rows: F, at: usize) -> F {
+    let rows = heads(rows);
+    kernels::write_rows(&store.client, &rows, &flat(store.clone()), at);
+    store
+}
+
 /// `function` of every number of a tensor of any shape.
 pub(super) fn map(x: F, function: Function) -> F {
     let like = x.clone();

@@ -16,6 +16,7 @@ mod parallel;
 mod small;
 mod view;
 
+use burn::backend::ops::FloatTensorOps;
 use burn::backend::tensor::{FloatTensor, IntTensor};
 use burn_flex::Flex;
 
@@ -75,6 +76,12 @@ impl OmniOps for Flex {
 
     fn causal_conv1d(x: F, weight: F, bias: F, dilation: usize) -> F {
         conv::causal_conv1d(&x, &weight, &bias, dilation)
+    }
+
+    fn write_rows(store: F, rows: F, at: usize) -> F {
+        let [count, heads, width] = [0, 1, 2].map(|axis| rows.layout().shape()[axis]);
+        let place = [at..at + count, 0..heads, 0..width].map(Into::into);
+        Self::float_slice_assign(store, &place, rows)
     }
 
     fn pack(codes: I, scales: I, spec: PackedSpec) -> (I, I) {

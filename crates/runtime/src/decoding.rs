@@ -1,0 +1,133 @@
+//! Where the next token of an answer comes from: a step that the device captured, or one pass after another.
+
+use std::sync::{Mutex, MutexGuard, TryLockError};
+
+use burn_omni_model::thinker::{Rows, TextState, Thinker};
+use burn_omni_ops::decode::{DecodeError, Decoder};
+
+use crate::Error;
+use crate::pipeline::values;
+
+/// Rows of a captured decoder's caches at most; longer conversations go one pass after another.
+const CAPACITY: usize = 32_768;
+
+/// A captured step and its caches, for one answer at a time.
+#[derive(Debug)]
+pub(crate) struct Captured(Mutex<Steps>);
+
+/// The captured step, and the state that a prompt fills for it.
+#[derive(Debug)]
+pub(crate) struct Steps {
+    state: TextState,
+    decoder: Decoder,
+}
+
+impl Captured {
+    /// The captured step of a thinker for `context` tokens, where its device can capture one.
+    pub(crate) fn new(thinker: &Thinker, context: usize) -> Option<Self> {
+        let (state, decoder) = thinker.decoder(context.min(CAPACITY))?;
+        Some(Self(Mutex::new(Steps { state, decoder })))
+    }
+
+    /// The step, unless another answer uses it or it has less room.
+    fn take(&self, rows: usize) -> Option<MutexGuard<'_, Steps>> {
+        let mut steps = match self.0.try_lock() {
+            Ok(steps) => steps,
+            // The next answer starts anew.
+            Err(TryLockError::Poisoned(steps)) => steps.into_inner(),
+            Err(TryLockError::WouldBlock) => return None,
+        };
+        steps.state.truncate(0);
+        (steps.decoder.capacity() >= rows).then_some(steps)
+    }
+}
+
+/// The decoder of one answer.
+pub(crate) enum Decoding<'a> {
+    /// The captured step; whether it goes from token to token by itself.
+    Captured(MutexGuard<'a, Steps>, bool),
+    /// Passes over a state of its own.
+    Eager(TextState),
+}
+
+/// What comes behind a token.
+pub(crate) enum Next {
+    /// The token with the largest score.
+    Token(u32),
+    /// The scores of all tokens.
+    Scores(Vec<f32>),
+}
+
+/// A token to pass.
+#[derive(Clone, Copy)]
+pub(crate) struct Place {
+    pub(crate) token: u32,
+    /// Rows before it.
+    pub(crate) len: usize,
+    pub(crate) position: f32,
+}
+
+impl<'a> Decoding<'a> {
+    /// A decoder with room for `rows`.
+    pub(crate) fn new(thinker: &Thinker, captured: Option<&'a Captured>, rows: usize) -> Self {
+        match captured.and_then(|captured| captured.take(rows)) {
+            Some(steps) => Self::Captured(steps, false),
+            None => Self::Eager(thinker.state(rows)),
+        }
+    }
+
+    /// The state that the prompt fills.
+    pub(crate) fn state(&mut self) -> &mut TextState {
+        match self {
+            Self::Captured(steps, _) => &mut steps.state,
+            Self::Eager(state) => state,
+        }
+    }
+
+    /// Passes a token. With `greedy` the device may choose what comes behind it.
+    pub(crate) fn pass(
+        &mut self,
+        thinker: &Thinker,
+        place: Place,
+        greedy: bool,
+    ) -> Result<Next, Error> {
+        let Place {
+            token,
+            len,
+            position,
+        } = place;
+        match self {
+            Self::Captured(steps, running) => {
+                let decoder = &mut steps.decoder;
+                if !greedy {
+                    *running = false;
+                    let scores = decoder.scores(token, len, position).map_err(failed)?;
+                    return Ok(Next::Scores(scores));
+                }
+                if !*running {
+                    decoder.start(token, len, position);
+                    *running = true;
+                }
+                Ok(Next::Token(decoder.next_token().map_err(failed)?))
+            }
+            Self::Eager(state) => {
+                let rope = thinker.rope([&[position]; 3]);
+                let row = Rows::text(thinker.embed_text(&[token]));
+                let output = thinker.forward(&row, &rope, state);
+                Ok(Next::Scores(values(output.logits)))
+            }
+        }
+    }
+}
+
+fn failed(error: DecodeError) -> Error {
+    match error {
+        DecodeError::NotFinite => Error::NotFinite {
+            stage: "the thinker",
+        },
+        DecodeError::Device(cause) => Error::Stage {
+            stage: "the thinker",
+            cause,
+        },
+    }
+}
