@@ -58,11 +58,15 @@ fn variant_knows(variant: Variant) -> Answers {
 #[test]
 fn quantized_on_loading_it_knows_what_it_knew() {
     for format in [Quantize::Nvfp4, Quantize::Mxfp4] {
-        let config = EngineConfig::new(repository("assets/omni-demo"))
-            .device(Device::flex())
-            .quantize(Some(format));
-        let engine = Engine::load(config).expect("the demo model loads");
-        knows(&format!("{format:?} on loading"), &engine);
+        for head in [false, true] {
+            let config = EngineConfig::new(repository("assets/omni-demo"))
+                .device(Device::flex())
+                .quantize(Some(format))
+                .quantize_head(head);
+            let engine = Engine::load(config).expect("the demo model loads");
+            let head = if head { " with the head" } else { "" };
+            knows(&format!("{format:?}{head} on loading"), &engine);
+        }
     }
 }
 

@@ -45,7 +45,6 @@ fn flags_that_do_nothing_yet_are_unknown() {
         "--w4a4",
         "--kv-dtype",
         "--memory-limit",
-        "--quantize-head",
         "--on-overflow",
     ] {
         run(["run", "-p", "x", flag]).fails(2, &["unexpected argument", flag]);

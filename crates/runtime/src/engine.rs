@@ -9,6 +9,7 @@ use burn_omni_model::processor::Processor;
 use burn_omni_model::thinker::Thinker;
 use burn_omni_ops::PackedFormat;
 use burn_omni_quant::Warnings;
+use burn_omni_quant::formats::AtLoad;
 
 pub(crate) use crate::loading::Loader;
 use crate::loading::Opened;
@@ -24,7 +25,8 @@ pub struct EngineConfig {
     pub(crate) speech: bool,
     /// Speech that must be possible: `Some(None)` in the checkpoint's own voice.
     pub(crate) voice: Option<Option<String>>,
-    pub(crate) quantize: Option<Quantize>,
+    quantize: Option<Quantize>,
+    quantize_head: bool,
     progress: Box<dyn Fn(LoadProgress)>,
     warn: Box<dyn Fn(&str)>,
 }
@@ -39,7 +41,9 @@ pub enum Quantize {
 }
 
 impl Quantize {
-    pub(crate) fn format(self) -> PackedFormat {
+    /// How values and scales are coded.
+    #[must_use]
+    pub fn format(self) -> PackedFormat {
         match self {
             Self::Nvfp4 => PackedFormat::NVFP4,
             Self::Mxfp4 => PackedFormat::MXFP4,
@@ -67,6 +71,7 @@ impl EngineConfig {
             speech: true,
             voice: None,
             quantize: None,
+            quantize_head: false,
             progress: Box::new(|_| {}),
             warn: Box::new(|_| {}),
         }
@@ -117,6 +122,13 @@ impl EngineConfig {
         self
     }
 
+    /// Whether the head of the text decoder is brought into that format too.
+    #[must_use]
+    pub fn quantize_head(mut self, quantized: bool) -> Self {
+        self.quantize_head = quantized;
+        self
+    }
+
     /// Called with everything that was read although it is not as it should be, one line each.
     #[must_use]
     pub fn warn(mut self, warn: impl Fn(&str) + 'static) -> Self {
@@ -126,6 +138,14 @@ impl EngineConfig {
 
     fn tell(&self, warnings: &Warnings) {
         warnings.lines().iter().for_each(|line| (self.warn)(line));
+    }
+
+    /// What plain matrices become.
+    pub(crate) fn at_load(&self) -> Option<AtLoad> {
+        self.quantize.map(|format| AtLoad {
+            format: format.format(),
+            head: self.quantize_head,
+        })
     }
 
     pub(crate) fn report(&self, progress: LoadProgress) {
@@ -168,7 +188,7 @@ impl Engine {
             &opened.checkpoint,
             &opened.config,
             opened.context,
-            engine.quantize,
+            engine.at_load(),
         );
         let plan = if speech { plan } else { plan.thinker() };
         // All components are checked before any is read, so that the last one's fault costs no waiting.

@@ -4,7 +4,7 @@ use burn::tensor::{Int, Tensor as Values, TensorData};
 use burn_omni_ops::{Packed, Routes};
 use half::bf16;
 
-use crate::formats::QuantConfig;
+use crate::formats::{AtLoad, QuantConfig};
 use crate::{Bias, Experts, Linear, Weight};
 
 use super::*;
@@ -484,7 +484,10 @@ fn plain_matrices_are_quantized_on_loading() {
     let open = tensors.open();
     let device = Device::flex();
     let options = LoadOptions {
-        quantize: Some(burn_omni_ops::PackedFormat::NVFP4),
+        quantize: Some(AtLoad {
+            format: burn_omni_ops::PackedFormat::NVFP4,
+            head: false,
+        }),
         ..LoadOptions::new(&device, DType::F32, &open.warnings)
     };
     let [qkv, other] = crate::load(open.set(), options, |weights| {
