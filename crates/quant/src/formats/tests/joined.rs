@@ -519,6 +519,29 @@ fn plain_matrices_are_quantized_on_loading() {
 }
 
 #[test]
+fn the_head_is_quantized_on_loading_when_that_is_wanted() {
+    let values: Vec<f32> = (0..32 * 64).map(|i| (i % 13) as f32 - 6.0).collect();
+    let tensors = Tensors::default().f32s("lm_head.weight", &[32, 64], &values);
+    let open = tensors.open();
+    let device = Device::flex();
+    for format in [
+        burn_omni_ops::PackedFormat::NVFP4,
+        burn_omni_ops::PackedFormat::MXFP4,
+    ] {
+        for head in [false, true] {
+            let options = LoadOptions {
+                quantize: Some(AtLoad { format, head }),
+                ..LoadOptions::new(&device, DType::F32, &open.warnings)
+            };
+            let build = |weights: &Weights<'_>| weights.linear("lm_head", [32, 64], Bias::No);
+            let linear = crate::load(open.set(), options, build).unwrap();
+            let is_packed = matches!(linear.weight(), Weight::Packed(_));
+            assert_eq!(is_packed, head);
+        }
+    }
+}
+
+#[test]
 fn the_config_is_compared_with_the_tensors() {
     let read = |json: serde_json::Value, tensors: &Tensors| {
         let open = tensors.open();
