@@ -19,6 +19,7 @@ const KEPT: usize = 98;
 type Answers = BTreeMap<String, String>;
 
 /// What the engine answers; it fails when too many of the right answers of the BF16 weights are lost.
+#[expect(clippy::print_stdout, reason = "the figures, with --nocapture")]
 fn knows(name: &str, engine: &Engine) -> Answers {
     let golden = answers();
     let (mut found, mut others) = (Answers::new(), Vec::new());
