@@ -152,13 +152,13 @@ impl Place<'_> {
         out: &mut [f32],
     ) {
         let mut vectors: [&[f32]; V] = [&[]; V];
-        for i in 0..V {
-            vectors[i] = &self.x.data[(vector + i) * self.x.stride..][..self.k];
+        for (i, x) in vectors.iter_mut().enumerate() {
+            *x = &self.x.data[(vector + i) * self.x.stride..][..self.k];
         }
         let sums = rows.products::<S, V, R>(simd, vectors, row);
-        for i in 0..V {
+        for (i, sums) in sums.iter().enumerate() {
             let start = (vector + i) * self.width + self.first + row;
-            out[start..start + R].copy_from_slice(&sums[i]);
+            out[start..start + R].copy_from_slice(sums);
         }
     }
 }
