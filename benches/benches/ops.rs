@@ -98,13 +98,15 @@ fn snake(bencher: Bencher, (rows, _, channels): (usize, usize, usize)) {
 const BEYOND_CACHES: usize = 200 << 20;
 
 /// Rows, out, in: the release's attention.
-const PROJECTIONS: [(usize, usize, usize); 8] = [
+const PROJECTIONS: [(usize, usize, usize); 10] = [
     (1, 5120, 2048),
+    (2, 5120, 2048),
     (4, 5120, 2048),
     (8, 5120, 2048),
     (16, 5120, 2048),
     (64, 5120, 2048),
     (256, 5120, 2048),
+    (1024, 5120, 2048),
     (1, 2048, 4096),
     (64, 2048, 4096),
 ];

@@ -7,16 +7,19 @@
 //! | [`demo`] | the trained demo model: cases, answers, spoken goldens |
 //! | [`parts`], [`route`], [`spoken`] | a model's stages, one by one |
 //! | [`reply`] | a request's whole answer |
+//! | [`variants`], [`nf4`] | the demo model as other programs quantize it |
 //! | [`compare`] | golden tensors against ours, with the largest error of every layer |
 
 pub mod compare;
 pub mod demo;
+pub mod nf4;
 pub mod parts;
 pub mod reply;
 pub mod route;
 pub mod spoken;
 pub mod tensors;
 pub mod tiny;
+pub mod variants;
 
 use std::path::PathBuf;
 

@@ -54,6 +54,9 @@ impl Tensors {
         let tensors = file.iter().map(|(name, view)| {
             let data = match view.dtype() {
                 Dtype::F32 => numbers(view.data(), f32::from_le_bytes),
+                Dtype::BF16 => numbers(view.data(), |x| {
+                    f32::from_bits(u32::from(u16::from_le_bytes(x)) << 16)
+                }),
                 Dtype::I32 => numbers(view.data(), |x| i32::from_le_bytes(x) as f32),
                 Dtype::I64 => numbers(view.data(), |x| i64::from_le_bytes(x) as f32),
                 Dtype::U8 => view.data().iter().map(|x| f32::from(*x)).collect(),

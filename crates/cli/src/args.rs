@@ -1,15 +1,16 @@
 //! What can be typed.
 
 mod media;
+mod on_load;
 mod quantize;
 mod values;
 
 use std::path::PathBuf;
 
-use burn_omni::Quantize;
 use clap::{ArgAction, ArgGroup, Args, Parser, Subcommand, ValueEnum};
 
 pub(crate) use media::{MediaArgs, Medium};
+pub(crate) use on_load::{OnLoad, OnLoadArg};
 pub(crate) use quantize::QuantizeArgs;
 
 use crate::device::Choice;
@@ -138,38 +139,6 @@ pub(crate) struct DeviceArg {
     /// that is a program, which is slow and never taken by itself. See `burn-omni doctor` for the devices of this machine.
     #[arg(long, value_name = "DEVICE", default_value = "auto")]
     pub(crate) device: Choice,
-}
-
-#[derive(Debug, Args)]
-pub(crate) struct OnLoadArg {
-    /// Quantize the text decoder on loading: none, nvfp4, mxfp4
-    ///
-    /// Attention, feed-forward blocks and experts of the thinker then take a quarter of their BF16 size. Matrices that the
-    /// checkpoint stores quantized stay in their own format; router, heads, embeddings, encoders and speech are never
-    /// quantized here.
-    #[arg(long, value_name = "FORMAT", default_value = "none")]
-    pub(crate) quantize: Stored,
-}
-
-/// What plain matrices become on loading.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub(crate) enum Stored {
-    /// As they are stored
-    None,
-    /// 4-bit floats in blocks of 16
-    Nvfp4,
-    /// 4-bit floats in blocks of 32
-    Mxfp4,
-}
-
-impl Stored {
-    pub(crate) fn format(self) -> Option<Quantize> {
-        match self {
-            Self::None => None,
-            Self::Nvfp4 => Some(Quantize::Nvfp4),
-            Self::Mxfp4 => Some(Quantize::Mxfp4),
-        }
-    }
 }
 
 #[derive(Debug, Args)]

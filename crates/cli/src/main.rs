@@ -7,6 +7,7 @@ mod cuda;
 mod device;
 mod failure;
 mod interrupt;
+mod layers;
 mod model_dir;
 mod output;
 mod panics;
@@ -20,6 +21,7 @@ use crate::failure::Failure;
 use crate::output::Output;
 
 fn main() -> ExitCode {
+    layers::silence();
     let matches = match Cli::command().try_get_matches() {
         Ok(matches) => matches,
         Err(error) => return failure::report_usage(&error),

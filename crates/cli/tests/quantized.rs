@@ -92,6 +92,29 @@ fn quantized_on_loading_it_still_answers() {
 }
 
 #[test]
+fn the_head_is_quantized_where_that_is_wanted() {
+    let demo = demo();
+    let dir = demo.to_str().unwrap();
+    let head = ["--quantize", "nvfp4", "--quantize-head"];
+    let said = run(["run", "-m", dir].into_iter().chain(head).chain(QUESTION));
+    assert_eq!(said.succeeds().stdout.trim(), "Seven.");
+    let bytes = |args: &[&str]| {
+        let shown = run(["inspect", "-m", dir, "--json"]
+            .into_iter()
+            .chain(args.iter().copied()));
+        shown.succeeds().json()["weights_bytes"].as_u64().unwrap()
+    };
+    // 1024 x 192 weights of 16 bits become codes, a scale for 16 of them and a factor a row.
+    let saved = 1024 * (192 * 2 - 192 / 2 - 192 / 16 - 4);
+    assert_eq!(bytes(&head[..2]) - bytes(&head), saved);
+    for command in [&["run", "-p", "Hello!"][..], &["chat"], &["inspect"]] {
+        let flags = ["-m", dir, "--quantize-head"];
+        let alone = run(command.iter().copied().chain(flags));
+        alone.fails(2, &["--quantize-head: nothing is quantized on loading"]);
+    }
+}
+
+#[test]
 fn a_quantized_checkpoint_is_shown_checked_and_answered_with() {
     let folder = quantized();
     let model = folder.path().join("model");

@@ -41,13 +41,7 @@ fn wrong_flags_are_one_line_with_advice() {
 
 #[test]
 fn flags_that_do_nothing_yet_are_unknown() {
-    for flag in [
-        "--w4a4",
-        "--kv-dtype",
-        "--memory-limit",
-        "--quantize-head",
-        "--on-overflow",
-    ] {
+    for flag in ["--w4a4", "--kv-dtype", "--memory-limit", "--on-overflow"] {
         run(["run", "-p", "x", flag]).fails(2, &["unexpected argument", flag]);
     }
 }

@@ -425,30 +425,44 @@ fn packed_linear(bench: &mut Bench<'_>) {
 
 fn packed_experts(bench: &mut Bench<'_>) {
     for format in FORMATS {
-        for (rows, experts, top_k, hidden, width) in
-            [(1, 8, 2, 64, 32), (5, 9, 3, 144, 48), (70, 4, 2, 96, 64)]
-        {
-            let spec = |rows, width, gated| PackedSpec {
-                matrices: experts,
-                gated,
-                ..matrix(format, rows, width)
-            };
-            let gate_up = bench.packed(spec(2 * width, hidden, true));
-            let down = bench.packed(spec(hidden, width, false));
-            let x = bench.input([rows, hidden]);
-            let logits = bench.changed([rows, experts], |x| x * 4.0);
-            let found = crate::route(logits.0, top_k, true);
-            let routes = reference::route(logits.1, top_k, true);
-            let expected = reference::experts(
-                x.1,
-                routes,
-                gate_up.1.reshape([experts, 2 * width, hidden]),
-                down.1.reshape([experts, hidden, width]),
-            );
-            bench.compare(
-                crate::packed_experts(x.0, found, &gate_up.0, &down.0),
-                expected,
-            );
+        for sizes in [(1, 8, 2, 64, 32), (5, 9, 3, 144, 48), (70, 4, 2, 96, 64)] {
+            packed_experts_of(bench, [format, format], sizes);
         }
     }
+    // Matrices of two formats, as mixed precision has them; on some devices one of the two lies in another order.
+    let [fp4, fp8] = [PackedFormat::NVFP4, PackedFormat::FP8];
+    for formats in [[fp4, fp8], [fp8, fp4], [fp4, PackedFormat::MXFP4]] {
+        for sizes in [(1, 8, 2, 64, 32), (70, 4, 2, 96, 64)] {
+            packed_experts_of(bench, formats, sizes);
+        }
+    }
+}
+
+/// Experts whose gate and up are stored in one format and down in another.
+fn packed_experts_of(
+    bench: &mut Bench<'_>,
+    [up, down]: [PackedFormat; 2],
+    (rows, experts, top_k, hidden, width): (usize, usize, usize, usize, usize),
+) {
+    let spec = |format, rows, width, gated| PackedSpec {
+        matrices: experts,
+        gated,
+        ..matrix(format, rows, width)
+    };
+    let gate_up = bench.packed(spec(up, 2 * width, hidden, true));
+    let down = bench.packed(spec(down, hidden, width, false));
+    let x = bench.input([rows, hidden]);
+    let logits = bench.changed([rows, experts], |x| x * 4.0);
+    let found = crate::route(logits.0, top_k, true);
+    let routes = reference::route(logits.1, top_k, true);
+    let expected = reference::experts(
+        x.1,
+        routes,
+        gate_up.1.reshape([experts, 2 * width, hidden]),
+        down.1.reshape([experts, hidden, width]),
+    );
+    bench.compare(
+        crate::packed_experts(x.0, found, &gate_up.0, &down.0),
+        expected,
+    );
 }

@@ -5,10 +5,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
 use burn::tensor::{DType, Device};
-use burn_omni_ops::PackedFormat;
 
 use crate::checkpoint::{CheckpointError, Component, RawTensor, TensorSet};
-use crate::formats::{self, Module, QuantConfig, Stored};
+use crate::formats::{self, AtLoad, Module, QuantConfig, Stored};
 use crate::{Warnings, Weights};
 
 /// Where tensors go, and in which form.
@@ -22,8 +21,8 @@ pub struct LoadOptions<'a> {
     pub progress: &'a dyn Fn(u64),
     /// What the config says about the quantization, where it says something.
     pub config: Option<&'a QuantConfig>,
-    /// The format that plain matrices of the text decoder are stored in.
-    pub quantize: Option<PackedFormat>,
+    /// What plain matrices of the text decoder become.
+    pub quantize: Option<AtLoad>,
     /// Takes what there is to say about the tensors.
     pub warnings: &'a Warnings,
 }

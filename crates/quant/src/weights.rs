@@ -6,7 +6,7 @@ use burn::tensor::{DType, Tensor, TensorData};
 use burn_omni_ops::Packed;
 
 use crate::checkpoint::RawTensor;
-use crate::formats::{Joined, JoinedWeight, Layout, Stored, join, quantizes};
+use crate::formats::{AtLoad, Joined, JoinedWeight, Layout, Stored, join};
 use crate::load::{Context, Pass};
 use crate::raw::{self, upload, values};
 use crate::warnings::Kind;
@@ -208,11 +208,12 @@ impl<'a> Weights<'a> {
         } = self.context.options;
         progress(parts.iter().map(|part| part.module.bytes()).sum());
         let component = self.context.component();
-        let all = || {
+        let all = |quantize: &AtLoad| {
             let mut names = parts.iter().map(|part| part.module.name());
-            names.all(|name| quantizes(component, name))
+            names.all(|name| quantize.covers(component, name))
         };
-        match join(parts, layout, quantize.filter(|_| all()), warnings) {
+        let format = quantize.filter(all).map(|quantize| quantize.format);
+        match join(parts, layout, format, warnings) {
             Ok(joined) => Some(joined),
             Err(error) => {
                 self.context.fail(error);

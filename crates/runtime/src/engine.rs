@@ -9,6 +9,7 @@ use burn_omni_model::processor::Processor;
 use burn_omni_model::thinker::Thinker;
 use burn_omni_ops::PackedFormat;
 use burn_omni_quant::Warnings;
+use burn_omni_quant::formats::AtLoad;
 
 use crate::decoding::Captured;
 pub(crate) use crate::loading::Loader;
@@ -25,7 +26,8 @@ pub struct EngineConfig {
     pub(crate) speech: bool,
     /// Speech that must be possible: `Some(None)` in the checkpoint's own voice.
     pub(crate) voice: Option<Option<String>>,
-    pub(crate) quantize: Option<Quantize>,
+    quantize: Option<Quantize>,
+    quantize_head: bool,
     progress: Box<dyn Fn(LoadProgress)>,
     warn: Box<dyn Fn(&str)>,
 }
@@ -40,7 +42,9 @@ pub enum Quantize {
 }
 
 impl Quantize {
-    pub(crate) fn format(self) -> PackedFormat {
+    /// How values and scales are coded.
+    #[must_use]
+    pub fn format(self) -> PackedFormat {
         match self {
             Self::Nvfp4 => PackedFormat::NVFP4,
             Self::Mxfp4 => PackedFormat::MXFP4,
@@ -68,6 +72,7 @@ impl EngineConfig {
             speech: true,
             voice: None,
             quantize: None,
+            quantize_head: false,
             progress: Box::new(|_| {}),
             warn: Box::new(|_| {}),
         }
@@ -118,6 +123,13 @@ impl EngineConfig {
         self
     }
 
+    /// Whether the head of the text decoder is brought into that format too.
+    #[must_use]
+    pub fn quantize_head(mut self, quantized: bool) -> Self {
+        self.quantize_head = quantized;
+        self
+    }
+
     /// Called with everything that was read although it is not as it should be, one line each.
     #[must_use]
     pub fn warn(mut self, warn: impl Fn(&str) + 'static) -> Self {
@@ -127,6 +139,14 @@ impl EngineConfig {
 
     fn tell(&self, warnings: &Warnings) {
         warnings.lines().iter().for_each(|line| (self.warn)(line));
+    }
+
+    /// What plain matrices become.
+    pub(crate) fn at_load(&self) -> Option<AtLoad> {
+        self.quantize.map(|format| AtLoad {
+            format: format.format(),
+            head: self.quantize_head,
+        })
     }
 
     pub(crate) fn report(&self, progress: LoadProgress) {
@@ -171,7 +191,7 @@ impl Engine {
             &opened.checkpoint,
             &opened.config,
             opened.context,
-            engine.quantize,
+            engine.at_load(),
         );
         let plan = if speech { plan } else { plan.thinker() };
         // All components are checked before any is read, so that the last one's fault costs no waiting.

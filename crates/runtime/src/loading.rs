@@ -7,14 +7,13 @@ use burn::tensor::{DType, Device};
 use burn_omni_model::config::{Config, SpecialIds};
 use burn_omni_model::processor::Processor;
 use burn_omni_model::thinker::Thinker;
-use burn_omni_ops::PackedFormat;
 use burn_omni_quant::checkpoint::{Checkpoint, Component, TensorSet};
-use burn_omni_quant::formats::{self, QuantConfig};
+use burn_omni_quant::formats::{self, AtLoad, QuantConfig};
 use burn_omni_quant::{LoadOptions, Warnings, Weights, check, load};
 
 use crate::engine::speaker;
 use crate::speech::SpeechModel;
-use crate::{EngineConfig, Error, LoadProgress, Quantize};
+use crate::{EngineConfig, Error, LoadProgress};
 
 /// A checkpoint that was opened and whose side files were read.
 pub(crate) struct Opened {
@@ -75,7 +74,7 @@ pub(crate) struct Loader<'a> {
     checkpoint: &'a Checkpoint,
     device: &'a Device,
     report: Box<dyn Fn(u64) + 'a>,
-    quantize: Option<PackedFormat>,
+    quantize: Option<AtLoad>,
     warnings: &'a Warnings,
     /// Whether names and shapes are checked and nothing is read.
     dry: bool,
@@ -109,7 +108,7 @@ impl<'a> Loader<'a> {
             checkpoint,
             device: &engine.device,
             report,
-            quantize: engine.quantize.map(Quantize::format),
+            quantize: engine.at_load(),
             warnings,
             dry: false,
             problems: RefCell::default(),

@@ -4,10 +4,10 @@ use std::path::Path;
 
 use burn_omni_model::config::Config;
 use burn_omni_quant::checkpoint::{Checkpoint, Component};
-use burn_omni_quant::formats::survey;
+use burn_omni_quant::formats::{AtLoad, survey};
 use serde::Serialize;
 
-use crate::{Error, Quantize, loading};
+use crate::{Error, loading};
 
 /// Bytes of an activation and of a cached key or value: f32.
 const ELEMENT: u64 = 4;
@@ -69,13 +69,13 @@ impl MemoryPlan {
         checkpoint: &Checkpoint,
         config: &Config,
         context: usize,
-        quantize: Option<Quantize>,
+        quantize: Option<AtLoad>,
     ) -> Self {
         let components: Vec<_> = Component::ALL
             .into_iter()
             .filter_map(|component| checkpoint.component(component))
             .map(|set| {
-                let forms = survey(set, quantize.map(Quantize::format));
+                let forms = survey(set, quantize);
                 ComponentMemory {
                     component: set.component().name(),
                     tensors: set.len(),

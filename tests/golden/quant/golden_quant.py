@@ -4,7 +4,7 @@ usage: golden_quant.py PART OUT_DIR      with PART one of
     tables     needs ml_dtypes                    -> tables.safetensors, inputs.safetensors
     modelopt   needs nvidia-modelopt, torch       -> modelopt.safetensors
     compressed needs compressed-tensors, torch    -> compressed_tensors.safetensors
-    bnb        needs bitsandbytes, torch          -> bitsandbytes.safetensors
+    bnb        needs bitsandbytes, torch          -> bitsandbytes.safetensors, demo_nf4.txt
     int4       needs auto-round, torch            -> int4.safetensors
 Every part runs by itself, because the packages do not live well in one environment. All of it runs on the CPU with one
 thread; the inputs come from one seeded generator, so a second run gives the same files. The versions that wrote a file
@@ -18,6 +18,7 @@ auto-round's own reading of the packed words. AWQ, GPTQ v1 and AutoRound words a
 import hashlib
 import importlib.metadata
 import json
+import re
 import sys
 from pathlib import Path
 
@@ -276,6 +277,26 @@ def bnb(out):
     t["long.nf4.nested.sha256"] = torch.frombuffer(bytearray(hashlib.sha256(v.numpy().tobytes()).digest()), dtype=torch.uint8)
     t.update({f"{k}.input": torch.from_numpy(v) for k, v in mats.items()})
     save(t, out / "bitsandbytes.safetensors", versions("bitsandbytes", "torch"))
+    demo_nf4(out)
+
+
+def demo_nf4(out):
+    """For every matrix of the demo model that is quantized, a checksum (FNV-1a of 64 bits) of what the package makes of it:
+    codes, absmax, nested_absmax and, as f32, nested_offset."""
+    from bitsandbytes.functional import quantize_4bit
+    from safetensors.torch import load_file
+    weights = load_file(Path(__file__).resolve().parents[3] / "assets/omni-demo/model.safetensors")
+    lines = []
+    for name, w in sorted(weights.items()):
+        if not re.fullmatch(r"thinker\.model\.layers\.\d+\.(self_attn\..|mlp\.experts\.\d+\.(gate|up|down))_proj\.weight", name):
+            continue
+        q, st = quantize_4bit(w, quant_type="nf4", compress_statistics=True)
+        parts = (q, st.absmax, st.state2.absmax, st.offset)
+        checksum = 0xCBF29CE484222325
+        for byte in b"".join(part.numpy().tobytes() for part in parts):
+            checksum = ((checksum ^ byte) * 0x100000001B3) % 2**64
+        lines.append(f"{name.removesuffix('.weight')} {checksum:016x}\n")
+    (out / "demo_nf4.txt").write_text("".join(lines))
 
 
 # ------------------------------------------------------------------------------------------------------------------ int4

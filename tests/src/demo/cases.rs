@@ -13,6 +13,8 @@ use crate::{read, repository};
 
 /// Most tokens of an answer.
 const MAX_TOKENS: usize = 32;
+/// Cases that are asked where many models are.
+const SOME: usize = 40;
 /// Most frames of a spoken answer.
 const MAX_FRAMES: usize = 120;
 
@@ -41,6 +43,26 @@ pub fn cases() -> Vec<Case> {
         .lines()
         .map(|line| serde_json::from_str(line).expect("a case a line"))
         .collect()
+}
+
+/// The cases of a test that asks many models: some of every group, or all with `BURN_OMNI_ALL_CASES=1`.
+///
+/// # Panics
+/// When the file is damaged.
+#[must_use]
+pub fn asked() -> Vec<Case> {
+    let mut cases = cases();
+    if std::env::var("BURN_OMNI_ALL_CASES").is_ok_and(|value| value == "1") {
+        return cases;
+    }
+    // Evenly spaced, and the groups lie together: of each as many as it has a share.
+    let all = cases.len();
+    let mut place = 0;
+    cases.retain(|_| {
+        place += 1;
+        place * SOME / all != (place - 1) * SOME / all
+    });
+    cases
 }
 
 /// What the reference answers to each case; it is wrong once.

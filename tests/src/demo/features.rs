@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use half::f16;
 use realfft::RealFftPlanner;
 
 /// Samples of a frame, and from one to the next.
@@ -93,7 +94,7 @@ fn from_mel(mel: f64) -> f64 {
     }
 }
 
-/// The numbers of a NumPy file of little-endian f32.
+/// The numbers of a NumPy file of little-endian f16.
 ///
 /// # Panics
 /// When the file is not one.
@@ -103,10 +104,13 @@ pub fn read_npy(path: &Path) -> Vec<f32> {
     let header = 10 + usize::from(u16::from_le_bytes([bytes[8], bytes[9]]));
     let text = String::from_utf8_lossy(&bytes[10..header]);
     assert!(
-        bytes.starts_with(b"\x93NUMPY\x01") && text.contains("'<f4'") && text.contains("False"),
+        bytes.starts_with(b"\x93NUMPY\x01") && text.contains("'<f2'") && text.contains("False"),
         "{}: {text}",
         path.display()
     );
     let (numbers, _) = bytes[header..].as_chunks();
-    numbers.iter().map(|x| f32::from_le_bytes(*x)).collect()
+    numbers
+        .iter()
+        .map(|x| f16::from_le_bytes(*x).to_f32())
+        .collect()
 }

@@ -8,7 +8,7 @@ use std::fmt::Write;
 use std::path::Path;
 use std::rc::Rc;
 
-use burn_omni::{Config, Engine, EngineConfig, Error, MemoryPlan, Quantize};
+use burn_omni::{Config, Engine, EngineConfig, Error, MemoryPlan};
 use burn_omni_model::config::ConfigError;
 use burn_omni_quant::checkpoint::{Checkpoint, CheckpointError, Component};
 use serde::Serialize;
@@ -16,7 +16,7 @@ use serde_json::Value;
 
 use self::finite::BadTensor;
 use self::shape::Shape;
-use crate::args::InspectArgs;
+use crate::args::{InspectArgs, OnLoad};
 use crate::device::Choice;
 use crate::failure::{self, Failure};
 use crate::model_dir;
@@ -69,12 +69,12 @@ const SIDE_FILES: [&[&str]; 6] = [
 /// Shows a checkpoint.
 pub(crate) fn inspect(args: &InspectArgs, output: &Output) -> Result<(), Failure> {
     let output = output.without_progress(args.json);
+    let quantize = args.quantize.checked()?;
     let dir = model_dir::resolve(args.model.dir.as_deref())?;
     let checkpoint = Checkpoint::open(&dir).map_err(|error: CheckpointError| Error::from(error))?;
     let config =
         Config::from_checkpoint(&checkpoint).map_err(|error: ConfigError| Error::from(error))?;
-    let quantize = args.quantize.quantize.format();
-    let mut report = Report::new(&dir, &checkpoint, &config, args);
+    let mut report = Report::new(&dir, &checkpoint, &config, (args, quantize));
     (report.problems, report.warnings) = problems(&dir, args.context.max_context, quantize)?;
     if args.check {
         report.bad_tensors = Some(finite::check(&checkpoint, &output));
@@ -95,13 +95,14 @@ pub(crate) fn inspect(args: &InspectArgs, output: &Output) -> Result<(), Failure
 fn problems(
     dir: &Path,
     max_context: Option<usize>,
-    quantize: Option<Quantize>,
+    quantize: OnLoad,
 ) -> Result<(Vec<Problem>, Vec<String>), Failure> {
     let warnings = Rc::new(RefCell::new(Vec::new()));
     let told = Rc::clone(&warnings);
     let mut engine = EngineConfig::new(dir)
         .device(Choice::Auto.open()?.device)
-        .quantize(quantize)
+        .quantize(quantize.format)
+        .quantize_head(quantize.head)
         .warn(move |warning| told.borrow_mut().push(warning.to_owned()));
     if let Some(tokens) = max_context {
         engine = engine.max_context(tokens);
@@ -115,9 +116,13 @@ fn problems(
 }
 
 impl Report {
-    fn new(dir: &Path, checkpoint: &Checkpoint, config: &Config, args: &InspectArgs) -> Self {
+    fn new(
+        dir: &Path,
+        checkpoint: &Checkpoint,
+        config: &Config,
+        (args, quantize): (&InspectArgs, OnLoad),
+    ) -> Self {
         let max_context = args.context.max_context;
-        let quantize = args.quantize.quantize.format();
         let longest = config.thinker.text_config.max_position_embeddings;
         let context = max_context.unwrap_or(longest).min(longest);
         let configs = checkpoint.configs();
@@ -130,7 +135,7 @@ impl Report {
         Self {
             dir: dir.display().to_string(),
             model_type: model_type.and_then(Value::as_str).map(str::to_owned),
-            plan: MemoryPlan::new(checkpoint, config, context, quantize),
+            plan: MemoryPlan::new(checkpoint, config, context, quantize.at_load()),
             shape: shape::of(config),
             voices: talker
                 .flat_map(|talker| talker.speaker_id.keys().cloned())

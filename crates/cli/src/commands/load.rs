@@ -31,6 +31,7 @@ pub(crate) struct Loaded {
 
 /// Loads the model that the arguments name.
 pub(crate) fn load(args: &ModelArgs, voice: Voice, output: &Output) -> Result<Loaded, Failure> {
+    let quantize = args.quantize.checked()?;
     let Found { device, name } = args.device.device.open()?;
     check_dtype(args.dtype, &name)?;
     let dir = model_dir::resolve(args.model.dir.as_deref())?;
@@ -39,7 +40,8 @@ pub(crate) fn load(args: &ModelArgs, voice: Voice, output: &Output) -> Result<Lo
     let mut config = EngineConfig::new(&dir)
         .device(device)
         .speech(voice != Voice::None)
-        .quantize(args.quantize.quantize.format())
+        .quantize(quantize.format)
+        .quantize_head(quantize.head)
         .warn({
             let output = *output;
             move |warning| output.warning(warning)

@@ -26,6 +26,7 @@ pub(crate) fn program() -> Command {
         "RUST_LOG",
         "RUST_BACKTRACE",
         "XDG_DATA_HOME",
+        "XDG_RUNTIME_DIR",
     ] {
         command.env_remove(name);
     }

@@ -1,18 +1,19 @@
-//! `x * weight^T`: a dot-product kernel for a few rows, a gemm over panels of the weight for many.
+//! `x * weight^T`: a dot-product kernel for one row, blocks of rows for some, a gemm over panels of the weight for many.
 
 use std::borrow::Cow;
 
 use burn_flex::FlexTensor;
 use half::{bf16, f16};
 
+use super::blocks::blocks;
 use super::dots::dots;
 use super::gemm::{Output, Product, Rows, multiply};
 use super::parallel;
 use super::small::SmallProduct;
 use super::view::{Stored, View, tensor, vector, with_rows};
 
-/// Up to this many rows the weight is read once and multiplied on the fly.
-const FEW_ROWS: usize = 4;
+/// Up to this many rows blocks of them are faster than the gemm, which reorders every weight first.
+const SOME_ROWS: usize = 256;
 /// Weight rows that are converted to f32 and multiplied at a time (192 KB at K = 768).
 const PANEL: usize = 64;
 
@@ -66,12 +67,11 @@ pub(super) fn matmul(out: &mut [f32], x: Rows<'_>, weight: Stored<'_>, k: usize,
 
 /// The same on one thread.
 fn matmul_panel(out: &mut [f32], width: usize, x: Rows<'_>, weight: Stored<'_>, k: usize) {
-    if x.rows <= FEW_ROWS {
-        for row in 0..x.rows {
-            let x = &x.data[row * x.stride..row * x.stride + k];
-            dots(x, weight, &mut out[row * width..(row + 1) * width]);
-        }
-        return;
+    if x.rows == 1 {
+        return dots(&x.data[..k], weight, out);
+    }
+    if x.rows <= SOME_ROWS {
+        return blocks(x, weight, k, out);
     }
     let product = |rhs: &[f32], rows: usize, out: &mut [f32]| {
         let rhs = Rows {
@@ -104,11 +104,22 @@ fn matmul_panel(out: &mut [f32], width: usize, x: Rows<'_>, weight: Stored<'_>, 
 }
 
 /// Appends the weights as f32.
+#[inline(always)]
 pub(super) fn widen(weight: Stored<'_>, out: &mut Vec<f32>) {
     match weight {
         Stored::F32(x) => out.extend_from_slice(x),
-        Stored::BF16(x) => out.extend(x.iter().map(|x| x.value())),
-        Stored::F16(x) => out.extend(x.iter().map(|x| x.value())),
+        Stored::BF16(x) => widen_each(x, out),
+        Stored::F16(x) => widen_each(x, out),
+    }
+}
+
+/// A loop, since a closure may end up as a function without vectors.
+#[inline(always)]
+fn widen_each<T: Value>(weight: &[T], out: &mut Vec<f32>) {
+    let start = out.len();
+    out.resize(start + weight.len(), 0.0);
+    for (out, x) in out[start..].iter_mut().zip(weight) {
+        *out = x.value();
     }
 }
 

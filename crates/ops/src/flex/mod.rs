@@ -3,6 +3,7 @@
 //! Every result element is one serial reduction in a fixed order, so the thread count never changes a bit.
 
 mod attention;
+mod blocks;
 mod conv;
 mod dots;
 mod elementwise;

@@ -8,24 +8,34 @@ use crate::quantize::{self, Convention};
 use super::join::Layout;
 use super::{Matrix, Stored, fake};
 
-/// Whether the matrix of a module is quantized on loading: those of the thinker's attention, blocks and experts. Router,
-/// heads, tables, norms, encoders and everything that speaks stay as they are.
-#[must_use]
-pub fn quantizes(component: Component, module: &str) -> bool {
-    const MATRICES: [&str; 8] = [
-        "q_proj",
-        "k_proj",
-        "v_proj",
-        "o_proj",
-        "gate_proj",
-        "up_proj",
-        "down_proj",
-        "gate_up_proj",
-    ];
-    let last = module.rsplit('.').next().unwrap_or(module);
-    component == Component::Thinker
-        && module.starts_with("model.layers.")
-        && MATRICES.contains(&last)
+/// What plain matrices become on loading.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct AtLoad {
+    /// The format that they are stored in.
+    pub format: PackedFormat,
+    /// Whether the thinker's head is one of them.
+    pub head: bool,
+}
+
+impl AtLoad {
+    /// Whether the matrix of a module is one: those of the thinker's attention, blocks and experts, and its head where that
+    /// is wanted. Router, tables, norms, encoders and everything that speaks stay as they are.
+    #[must_use]
+    pub fn covers(self, component: Component, module: &str) -> bool {
+        const MATRICES: [&str; 8] = [
+            "q_proj",
+            "k_proj",
+            "v_proj",
+            "o_proj",
+            "gate_proj",
+            "up_proj",
+            "down_proj",
+            "gate_up_proj",
+        ];
+        let last = module.rsplit('.').next().unwrap_or(module);
+        let in_layer = module.starts_with("model.layers.") && MATRICES.contains(&last);
+        component == Component::Thinker && (in_layer || (self.head && module == "lm_head"))
+    }
 }
 
 /// Encodes those of the parts that are plain; the others are left to be read. Matrices that read the same input share a

@@ -15,7 +15,7 @@ use crate::checkpoint::{CheckpointError, Dtype, RawTensor};
 use crate::warnings::Kind;
 
 use super::bytes::{padded, scales, spec, words};
-use super::module::expect_dtype;
+use super::module::{bad_value, expect_dtype};
 use super::{Matrix, Module, Quantized};
 
 /// Codes of a word.
@@ -83,7 +83,8 @@ fn transposed<'a>(module: &Module<'a>, codes: RawTensor<'a>) -> Result<Int4<'a>,
         }
     };
     if order != Order::Awq {
-        codes.expect_shape(&gptq)?;
+        let shapes = |bits| [[words_of(width, bits), rows], [width, words_of(rows, bits)]];
+        expect_four_bits(&codes, &gptq, shapes)?;
     }
     let scales = crate::raw::readable(module.require("scales")?)?;
     let count = groups(scales.shape.first().copied().unwrap_or(0), width);
@@ -111,7 +112,9 @@ fn transposed<'a>(module: &Module<'a>, codes: RawTensor<'a>) -> Result<Int4<'a>,
 /// compressed-tensors.
 fn by_rows<'a>(module: &Module<'a>, codes: RawTensor<'a>) -> Result<Int4<'a>, CheckpointError> {
     let (rows, width) = (module.rows(), module.width());
-    let codes = codes.expect_shape(&module.shape_with(&[width.div_ceil(EACH)]))?;
+    let expected = module.shape_with(&[width.div_ceil(EACH)]);
+    let shapes = |bits| [module.shape_with(&[words_of(width, bits)])];
+    expect_four_bits(&codes, &expected, shapes)?;
     if let Some(shape) = module.get("weight_shape") {
         let shape = expect_dtype(shape, Dtype::I64, "I64")?;
         let (sizes, _) = shape.bytes.as_chunks::<8>();
@@ -149,6 +152,33 @@ fn by_rows<'a>(module: &Module<'a>, codes: RawTensor<'a>) -> Result<Int4<'a>, Ch
         rows,
         width,
     })
+}
+
+/// Words of so many codes.
+fn words_of(codes: usize, bits: usize) -> usize {
+    (codes * bits).div_ceil(32)
+}
+
+/// Checks the shape of codes of 4 bits, and tells those of another width from those of another matrix. A config may give
+/// single layers another width (`extra_config` of AutoRound, `dynamic` of GPTQ); what they have is seen here.
+fn expect_four_bits<S: AsRef<[usize]>, const N: usize>(
+    codes: &RawTensor<'_>,
+    expected: &[usize],
+    shapes: impl Fn(usize) -> [S; N],
+) -> Result<(), CheckpointError> {
+    const OTHERS: [usize; 3] = [2, 3, 8];
+    let has = |bits: &usize| {
+        shapes(*bits)
+            .iter()
+            .any(|shape| shape.as_ref() == codes.shape)
+    };
+    if codes.shape != expected
+        && let Some(bits) = OTHERS.into_iter().find(has)
+    {
+        let found = format!("codes of {bits} bits");
+        return Err(bad_value(codes, "codes of 4 bits", found));
+    }
+    codes.expect_shape(expected).map(drop)
 }
 
 /// Groups of a row: as many as there are scales, when groups of equal size can have that number.

@@ -34,7 +34,7 @@ use crate::Warnings;
 use crate::checkpoint::{CheckpointError, RawTensor};
 use crate::warnings::Kind;
 
-pub use at_load::quantizes;
+pub use at_load::AtLoad;
 pub use config::{QuantConfig, notice_pickles};
 pub(crate) use join::{Joined, JoinedWeight, Layout, join};
 pub(crate) use module::Module;

@@ -8,7 +8,7 @@ use crate::Warnings;
 use crate::checkpoint::{Dtype, FirstBad, RawTensor, TensorSet};
 
 use super::bytes::{spec, words};
-use super::{Module, Quantized, Stored, belongs};
+use super::{AtLoad, Module, Quantized, Stored, belongs};
 
 /// Tensors of one stored form.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -27,7 +27,7 @@ pub struct StoredForm {
 ///
 /// With `quantize`, matrices that are quantized on loading count as what they become.
 #[must_use]
-pub fn survey(tensors: &TensorSet, quantize: Option<PackedFormat>) -> BTreeMap<String, StoredForm> {
+pub fn survey(tensors: &TensorSet, quantize: Option<AtLoad>) -> BTreeMap<String, StoredForm> {
     let mut forms = BTreeMap::<String, StoredForm>::new();
     let mut modules = BTreeMap::<String, &'static str>::new();
     let silent = Warnings::new();
@@ -59,8 +59,8 @@ pub fn survey(tensors: &TensorSet, quantize: Option<PackedFormat>) -> BTreeMap<S
             entry.memory += bytes;
         }
     }
-    if let Some(format) = quantize {
-        become_quantized(tensors, &mut forms, format);
+    if let Some(quantize) = quantize {
+        become_quantized(tensors, &mut forms, quantize);
     }
     forms
 }
@@ -93,8 +93,9 @@ fn packed_bytes(spec: &PackedSpec) -> usize {
 fn become_quantized(
     tensors: &TensorSet,
     forms: &mut BTreeMap<String, StoredForm>,
-    format: PackedFormat,
+    quantize: AtLoad,
 ) {
+    let format = quantize.format;
     for (name, tensor) in tensors.iter() {
         let Some(module) = name.strip_suffix(".weight") else {
             continue;
@@ -102,7 +103,7 @@ fn become_quantized(
         let label = format!("{:?}", tensor.dtype);
         let ([rows, width], true) = (
             <[usize; 2]>::try_from(tensor.shape).unwrap_or_default(),
-            super::quantizes(tensors.component(), module) && crate::raw::dtype(&tensor).is_some(),
+            quantize.covers(tensors.component(), module) && crate::raw::dtype(&tensor).is_some(),
         ) else {
             continue;
         };

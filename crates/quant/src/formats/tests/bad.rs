@@ -1,6 +1,7 @@
 //! One fault at a time: each is one line that names the tensor, or a warning where the rest can be read.
 
 use super::*;
+use crate::formats::QuantConfig;
 
 /// ModelOpt's NVFP4 of a matrix `[2, 64]`.
 fn nvfp4() -> Tensors {
@@ -276,6 +277,47 @@ fn int4_that_does_not_fit() {
         error,
         "tensor `thinker.m.weight_shape`: expected shape [3, 64], found [9, 64]"
     );
+}
+
+#[test]
+fn the_width_of_a_layer_is_that_of_its_codes() {
+    let gptq = || {
+        let tensors = Tensors::golden("int4", "gptq.", "m.");
+        tensors.and_golden("int4", "scales", "m.scales")
+    };
+    let load = |tensors: &Tensors, bits: usize| {
+        let open = tensors.open();
+        let json = serde_json::json!({
+            "quant_method": "auto-round", "packing_format": "auto_round:auto_gptq", "bits": 4, "group_size": 16,
+            "extra_config": {"m": {"bits": bits}, ".*other": {"bits": 16, "data_type": "float"}},
+        });
+        let config = QuantConfig::read(Path::new("config.json"), &json, &open.warnings);
+        let device = Device::flex();
+        let options = LoadOptions {
+            config: Some(&config),
+            ..LoadOptions::new(&device, DType::F32, &open.warnings)
+        };
+        let build = |weights: &Weights<'_>| weights.linear("m", [32, 32], crate::Bias::No);
+        let loaded = crate::load(open.set(), options, build);
+        assert_eq!(open.said(), [""; 0]);
+        loaded.map(drop).map_err(|error| error.to_string())
+    };
+    // The config is wrong about 4 bits.
+    for bits in [4, 8, 16] {
+        assert_eq!(load(&gptq(), bits), Ok(()));
+    }
+    // It is right about 8, 3 and 2.
+    for bits in [8, 3, 2] {
+        let codes = vec![0x11; bits * 32 * 4];
+        let other = gptq().with("m.qweight", Dtype::I32, &[bits, 32], codes);
+        let error = load(&other, bits).unwrap_err();
+        let expected =
+            format!("`thinker.m.qweight`: expected codes of 4 bits, found codes of {bits} bits");
+        assert!(
+            error.ends_with(&expected) && !error.contains('\n'),
+            "{error}"
+        );
+    }
 }
 
 #[test]

@@ -4,7 +4,7 @@ use burn::tensor::{Int, Tensor as Values, TensorData};
 use burn_omni_ops::{Packed, Routes};
 use half::bf16;
 
-use crate::formats::QuantConfig;
+use crate::formats::{AtLoad, QuantConfig};
 use crate::{Bias, Experts, Linear, Weight};
 
 use super::*;
@@ -484,7 +484,10 @@ fn plain_matrices_are_quantized_on_loading() {
     let open = tensors.open();
     let device = Device::flex();
     let options = LoadOptions {
-        quantize: Some(burn_omni_ops::PackedFormat::NVFP4),
+        quantize: Some(AtLoad {
+            format: burn_omni_ops::PackedFormat::NVFP4,
+            head: false,
+        }),
         ..LoadOptions::new(&device, DType::F32, &open.warnings)
     };
     let [qkv, other] = crate::load(open.set(), options, |weights| {
@@ -512,6 +515,29 @@ fn plain_matrices_are_quantized_on_loading() {
             (found - expected).abs() <= 0.2 * (i / 4096 + 1) as f32,
             "value {i}: {found} for {expected}"
         );
+    }
+}
+
+#[test]
+fn the_head_is_quantized_on_loading_when_that_is_wanted() {
+    let values: Vec<f32> = (0..32 * 64).map(|i| (i % 13) as f32 - 6.0).collect();
+    let tensors = Tensors::default().f32s("lm_head.weight", &[32, 64], &values);
+    let open = tensors.open();
+    let device = Device::flex();
+    for format in [
+        burn_omni_ops::PackedFormat::NVFP4,
+        burn_omni_ops::PackedFormat::MXFP4,
+    ] {
+        for head in [false, true] {
+            let options = LoadOptions {
+                quantize: Some(AtLoad { format, head }),
+                ..LoadOptions::new(&device, DType::F32, &open.warnings)
+            };
+            let build = |weights: &Weights<'_>| weights.linear("lm_head", [32, 64], Bias::No);
+            let linear = crate::load(open.set(), options, build).unwrap();
+            let is_packed = matches!(linear.weight(), Weight::Packed(_));
+            assert_eq!(is_packed, head);
+        }
     }
 }
 
