@@ -76,6 +76,7 @@ pub(crate) struct Loader<'a> {
     device: &'a Device,
     report: Box<dyn Fn(u64) + 'a>,
     quantize: Option<PackedFormat>,
+    w4a4: bool,
     warnings: &'a Warnings,
     /// Whether names and shapes are checked and nothing is read.
     dry: bool,
@@ -110,6 +111,7 @@ impl<'a> Loader<'a> {
             device: &engine.device,
             report,
             quantize: engine.quantize.map(Quantize::format),
+            w4a4: engine.w4a4,
             warnings,
             dry: false,
             problems: RefCell::default(),
@@ -141,6 +143,7 @@ impl<'a> Loader<'a> {
             progress: &*self.report,
             config: config.as_ref(),
             quantize: self.quantize,
+            w4a4: self.w4a4,
             ..LoadOptions::new(self.device, DType::F32, self.warnings)
         };
         if !self.dry {
