@@ -118,6 +118,7 @@ fn packed(format: PackedFormat, matrices: usize, rows: usize, width: usize) -> P
         rows,
         width,
         gated: false,
+        w4a4: false,
     };
     Packed::upload(Random(1).packed(spec), &Device::flex())
 }

@@ -21,6 +21,7 @@ use crate::nvrtc::Nvrtc;
 use crate::products::Launches;
 use crate::recorder::Recorder;
 use crate::rows;
+use crate::scaled;
 use crate::steps::steps;
 use crate::usage::Usage;
 
@@ -77,6 +78,7 @@ pub(crate) fn collect(
     for model in models {
         Launches::new(&recorder.client, &mut note).model(model);
         rows::launch(&recorder.client, model, &mut note);
+        scaled::launch(&recorder.client, model, &mut note);
         steps(&recorder.client, model, &mut note);
     }
     stopped.map_or(Ok(kernels), Err)

@@ -40,15 +40,14 @@ pub(crate) fn properties(architecture: Architecture) -> DeviceProperties {
         version: architecture.version,
         tensor_cores: true,
     };
-    let name = architecture.name();
     let mut properties = DeviceProperties::new(
         Default::default(),
         MemoryDeviceProperties::new(1 << 36, 512),
         hardware(architecture),
         TimingMethod::Device,
         DeviceIdentity {
-            name: name.clone(),
-            fingerprint: name,
+            name: architecture.name(),
+            fingerprint: format!("ptx_sm{}", architecture.version),
             physical: None,
         },
     );

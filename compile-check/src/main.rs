@@ -10,6 +10,7 @@ mod products;
 mod recorder;
 mod report;
 mod rows;
+mod scaled;
 mod steps;
 mod usage;
 

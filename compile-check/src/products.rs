@@ -12,7 +12,7 @@ use cubecl_core::prelude::*;
 use crate::model::{Experts, Model};
 
 /// Rows of prompts: one for every blocking.
-const MANY: [usize; 3] = [17, 300, 4096];
+pub(crate) const MANY: [usize; 3] = [17, 300, 4096];
 
 /// The codings that tiles hold.
 pub(crate) const CODINGS: [(&str, Coding); 2] = [

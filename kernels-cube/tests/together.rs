@@ -4,6 +4,8 @@
 
 use std::panic::catch_unwind;
 
+use burn_omni_kernels::packed::tiles::scaled::{dequantize, quantize};
+use burn_omni_kernels::packed::tiles::{Scaled, Tiling};
 use burn_omni_kernels::{
     self as kernels, Attention, Buffer, ExpertMatrices, Heads, Matrix, NormParameters, On, Product,
     Seen, Taps, Units,
@@ -179,6 +181,26 @@ fn attentions_agree() {
             &format!("{rows} rows, {keys} keys, {seen:?}"),
             |on| kernels::attention(on, attention),
         );
+    }
+}
+
+#[test]
+fn rows_rounded_to_four_bits_agree() {
+    let Some(client) = client() else { return };
+    let mut random = Random(6);
+    for (block, e8m0) in [(16, false), (32, true)] {
+        for (rows, width) in [(1, 16), (19, 400), (5, 2048)] {
+            let tiling = Tiling {
+                scaled: Scaled { block, e8m0 },
+                tiles: 1,
+                pairs: width.div_ceil(8 * block),
+            };
+            let x = random.buffer(&client, rows * width);
+            agree(&client, "rows of 4 bits", |on| {
+                let quantized = quantize(on, (&x, width), tiling);
+                dequantize(&client, &quantized, tiling)
+            });
+        }
     }
 }
 

@@ -95,6 +95,12 @@ pub(crate) struct ModelArgs {
     pub(crate) dtype: Dtype,
     #[command(flatten)]
     pub(crate) quantize: OnLoadArg,
+    /// Round prompts to 4 bits too where 4-bit weights multiply them: faster, less exact
+    ///
+    /// For weights in NVFP4 or MXFP4 on NVIDIA GPUs of compute capability 12.0 and 12.1. Single tokens, which would gain
+    /// nothing by it, are not rounded. Not yet run on such a GPU: see `burn-omni doctor --kernels`.
+    #[arg(long)]
+    pub(crate) w4a4: bool,
     #[command(flatten)]
     pub(crate) context: ContextArg,
     /// Seed of all random choices: the same seed gives the same answer

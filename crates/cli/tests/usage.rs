@@ -41,7 +41,7 @@ fn wrong_flags_are_one_line_with_advice() {
 
 #[test]
 fn flags_that_do_nothing_yet_are_unknown() {
-    for flag in ["--w4a4", "--kv-dtype", "--memory-limit", "--on-overflow"] {
+    for flag in ["--kv-dtype", "--memory-limit", "--on-overflow"] {
         run(["run", "-p", "x", flag]).fails(2, &["unexpected argument", flag]);
     }
 }
@@ -138,6 +138,9 @@ fn devices_that_cannot_be_had_are_refused_in_one_line() {
     }
     run(["run", "-p", "x", "--device", "cpu", "--dtype", "bf16"])
         .fails(1, &["--dtype bf16", "cpu", "f32"]);
+    run(["run", "-p", "x", "--device", "cpu", "--w4a4"])
+        .fails(1, &["--w4a4", "cpu", "4-bit operands"])
+        .hints("12.0");
 }
 
 #[test]

@@ -1,7 +1,7 @@
 //! Every operation of a device against its plain-tensor reference, on random data: for the tests, and for users who want
 //! to know whether their driver computes what it should.
 
-use burn::tensor::{DType, Device, Int, Tensor, TensorData};
+use burn::tensor::{DType, Device, Int, Tensor, TensorData, s};
 
 use crate::packed::{Code, PackedBytes, Scale};
 use crate::{AttentionSpec, Mask, Packed, PackedFormat, PackedSpec, Routes, reference};
@@ -36,6 +36,9 @@ pub const CHECKS: &[Check] = &[
     check("packed_linear", packed_linear),
     check("packed_experts", packed_experts),
 ];
+
+/// Packed products that round their rows to 4 bits, on the devices that have them: see [`crate::has_w4a4`].
+pub const W4A4: Check = check("w4a4", w4a4);
 
 const fn check(name: &'static str, cases: fn(&mut Bench<'_>)) -> Check {
     Check { name, cases }
@@ -392,6 +395,7 @@ const fn matrix(format: PackedFormat, rows: usize, width: usize) -> PackedSpec {
         rows,
         width,
         gated: false,
+        w4a4: false,
     }
 }
 
@@ -465,4 +469,70 @@ fn packed_experts_of(
         crate::packed_experts(x.0, found, &gate_up.0, &down.0),
         expected,
     );
+}
+
+fn w4a4(bench: &mut Bench<'_>) {
+    for format in [PackedFormat::NVFP4, PackedFormat::MXFP4] {
+        for (rows, out, width) in [(17, 1, 16), (40, 100, 144), (130, 96, 320), (300, 520, 768)] {
+            let (packed, values) = bench.packed(matrix(format, out, width));
+            let x = bench.input([rows, width]);
+            let rounded = reference::four_bit_rows(x.1, format);
+            let expected = reference::linear(rounded, values, None);
+            bench.compare(crate::packed_linear(x.0, &packed.with_w4a4(true)), expected);
+        }
+        for (rows, count, top_k, hidden, width) in [(70, 4, 2, 96, 64), (300, 8, 3, 144, 48)] {
+            let spec = |rows, width, gated| PackedSpec {
+                matrices: count,
+                gated,
+                ..matrix(format, rows, width)
+            };
+            let gate_up = bench.packed(spec(2 * width, hidden, true));
+            let down = bench.packed(spec(hidden, width, false));
+            let x = bench.input([rows, hidden]);
+            let logits = bench.changed([rows, count], |x| x * 4.0);
+            let found = crate::route(logits.0, top_k, true);
+            let routes = reference::route(logits.1, top_k, true);
+            let expected = four_bit_experts(
+                reference::four_bit_rows(x.1, format),
+                &routes,
+                gate_up.1.reshape([count, 2 * width, hidden]),
+                down.1.reshape([count, hidden, width]),
+                format,
+            );
+            let [gate_up, down] = [gate_up.0, down.0].map(|packed| packed.with_w4a4(true));
+            let found = crate::packed_experts(x.0, found, &gate_up, &down);
+            // Between the products numbers that differ by less than an f32 tells may round to different codes.
+            const APART: f32 = 300.0;
+            bench.largest = bench.largest.max(error(found, expected) / APART);
+        }
+    }
+}
+
+/// [`reference::experts`] that rounds what lies between the products.
+fn four_bit_experts(
+    x: Tensor<2>,
+    routes: &Routes,
+    gate_up: Tensor<3>,
+    down: Tensor<3>,
+    format: PackedFormat,
+) -> Tensor<2> {
+    let ([rows, hidden], [_, top_k]) = (x.dims(), routes.ids.dims());
+    let weights = numbers(routes.weights.clone());
+    let mut sum = vec![0.0_f32; rows * hidden];
+    let matrix = |all: &Tensor<3>, expert: usize| -> Tensor<2> {
+        all.clone()
+            .slice(s![expert..expert + 1, .., ..])
+            .squeeze_dim(0)
+    };
+    for (choice, expert) in chosen(routes).into_iter().enumerate() {
+        let (row, expert) = (choice / top_k, expert as usize);
+        let x = x.clone().slice(s![row..row + 1, ..]);
+        let h = reference::swiglu(reference::linear(x, matrix(&gate_up, expert), None));
+        let h = reference::four_bit_rows(h, format);
+        let y = numbers(reference::linear(h, matrix(&down, expert), None));
+        let row = &mut sum[row * hidden..][..hidden];
+        let weighted = row.iter_mut().zip(y);
+        weighted.for_each(|(sum, y)| *sum += y * weights[choice]);
+    }
+    Tensor::from_data(TensorData::new(sum, [rows, hidden]), &x.device())
 }

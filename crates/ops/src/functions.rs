@@ -1,7 +1,7 @@
 //! The operations as model code calls them.
 
 use burn::backend::Dispatch;
-use burn::tensor::{Int, Tensor};
+use burn::tensor::{Device, Int, Tensor};
 
 use crate::{AttentionSpec, OmniOps, Packed};
 
@@ -216,6 +216,25 @@ pub fn packed_linear(x: Tensor<2>, weight: &Packed) -> Tensor<2> {
         gains.into_dispatch(),
         weight.spec(),
     ))
+}
+
+/// Whether a device has products of 4-bit operands, which [`PackedSpec::w4a4`](crate::PackedSpec) asks for: NVIDIA GPUs of
+/// compute capability 12.0 and 12.1.
+#[must_use]
+#[cfg_attr(
+    not(feature = "cube"),
+    expect(unused_variables, reason = "only GPUs have any")
+)]
+pub fn has_w4a4(device: &Device) -> bool {
+    #[cfg(feature = "cube")]
+    {
+        use burn_omni_kernels::packed::tiles::scaled::{capability, has_products};
+        let identity = device.identity();
+        let number = identity.and_then(|identity| capability(&identity.fingerprint));
+        number.is_some_and(has_products)
+    }
+    #[cfg(not(feature = "cube"))]
+    false
 }
 
 /// [`experts`] with packed matrices; those of `gate_up` are gated.

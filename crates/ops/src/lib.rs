@@ -15,7 +15,7 @@
 //! | [`attention`] | `[rows, heads, head_dim] x [keys, kv_heads, head_dim]` | blocked gemm, grouped heads | online softmax |
 //! | [`swiglu`], [`gelu`], [`gelu_tanh`], [`snake`] | `[rows, width]` | row kernel | one unit a number |
 //! | [`route`], [`experts`] | `[rows, experts]`, `[rows, hidden]` | only the rows routed to an expert | lanes along a row |
-//! | [`packed_linear`], [`packed_experts`], [`unpack`] | [`Packed`] matrices | decoded in registers; panel gemm for many rows | matrix units over tiles, else decoded in registers |
+//! | [`packed_linear`], [`packed_experts`], [`unpack`] | [`Packed`] matrices | decoded in registers; panel gemm for many rows | matrix units over tiles, on request with 4-bit rows; else decoded in registers |
 //! | [`write_rows`] | `[capacity, heads, width]` | a copy of rows | one unit a number, in place |
 //! | [`causal_conv1d`] | `[history + rows, in] x [out, taps * in]` | product over overlapping rows | the same |
 
@@ -49,7 +49,7 @@ mod flex;
 pub use attention::{AttentionSpec, Mask};
 pub use backend::OmniOps;
 pub use functions::{
-    Routes, attention, causal_conv1d, experts, gelu, gelu_tanh, layer_norm, linear, packed_experts,
-    packed_linear, rms_norm, rope, route, snake, swiglu, unpack, write_rows,
+    Routes, attention, causal_conv1d, experts, gelu, gelu_tanh, has_w4a4, layer_norm, linear,
+    packed_experts, packed_linear, rms_norm, rope, route, snake, swiglu, unpack, write_rows,
 };
 pub use packed::{Packed, PackedBytes, PackedFormat, PackedSpec};

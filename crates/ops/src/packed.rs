@@ -27,6 +27,9 @@ pub struct PackedSpec {
     pub width: usize,
     /// Whether the first half of a matrix's rows are gates and the second half what they gate.
     pub gated: bool,
+    /// Whether many rows may be rounded to the format of the values before they are multiplied, where the device has
+    /// products of 4-bit operands and the format is one of theirs: see [`crate::has_w4a4`].
+    pub w4a4: bool,
 }
 
 impl PackedSpec {
@@ -128,6 +131,13 @@ impl Packed {
             gains,
             spec,
         }
+    }
+
+    /// The same matrix, which rounds the rows that it is multiplied with: see [`PackedSpec::w4a4`].
+    #[must_use]
+    pub fn with_w4a4(mut self, w4a4: bool) -> Self {
+        self.spec.w4a4 = w4a4;
+        self
     }
 
     /// What is stored.

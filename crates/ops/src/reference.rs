@@ -2,8 +2,8 @@
 
 use burn::tensor::{DType, Int, Tensor, TensorData, activation, s};
 
-use crate::packed::PackedBytes;
-use crate::{AttentionSpec, Mask, PackedSpec, Routes};
+use crate::packed::{E2M1, PackedBytes, e4m3, e8m0};
+use crate::{AttentionSpec, Mask, PackedFormat, PackedSpec, Routes};
 
 /// See [`crate::linear`].
 pub fn linear(x: Tensor<2>, weight: Tensor<2>, bias: Option<Tensor<1>>) -> Tensor<2> {
@@ -200,6 +200,64 @@ pub fn unpack(
         TensorData::new(bytes.values(), shape),
         (&device, DType::F32),
     )
+}
+
+/// Rows rounded to 4 bits as products of 4-bit operands round them, each by itself: see
+/// [`PackedSpec::w4a4`]. Formed on the host, value by value from the definitions.
+///
+/// # Shapes
+/// - x, output: `[rows, width]`
+///
+/// # Panics
+/// When the format is neither [`PackedFormat::NVFP4`] nor [`PackedFormat::MXFP4`].
+pub fn four_bit_rows(x: Tensor<2>, format: PackedFormat) -> Tensor<2> {
+    let (device, [rows, width]) = (x.device(), x.dims());
+    let data = x.cast(DType::F32).into_data();
+    let mut values: Vec<f32> = data.try_to_vec().expect("the rows were cast to f32");
+    let amax = |values: &[f32]| {
+        values
+            .iter()
+            .fold(0.0_f32, |most, value| most.max(value.abs()))
+    };
+    for row in values.chunks_exact_mut(width.max(1)) {
+        let factor = amax(row) / 2688.0;
+        let factor = if factor > 0.0 { factor } else { 1.0 };
+        for block in row.chunks_mut(format.block) {
+            let most = amax(block);
+            let divisor = match format {
+                PackedFormat::NVFP4 => {
+                    let scale = (most / (6.0 * factor)).max(1.0 / 512.0);
+                    let byte = nearest(scale, (0..0x7F).map(e4m3));
+                    e4m3(byte as u8) * factor
+                }
+                PackedFormat::MXFP4 => (0..0xFF)
+                    .map(e8m0)
+                    .find(|scale| most / 6.0 <= *scale)
+                    .expect("powers of two reach all numbers"),
+                _ => panic!("rows are rounded to NVFP4 or MXFP4"),
+            };
+            for value in block {
+                let magnitude = E2M1[nearest(value.abs() / divisor, E2M1.into_iter())] * divisor;
+                *value = magnitude.copysign(*value);
+            }
+        }
+    }
+    Tensor::from_data(
+        TensorData::new(values, [rows, width]),
+        (&device, DType::F32),
+    )
+}
+
+/// The number of the value that is nearest; of two, the even number.
+fn nearest(number: f32, values: impl Iterator<Item = f32>) -> usize {
+    let distances = values.map(|value| (value - number).abs());
+    let (at, _) = distances
+        .enumerate()
+        .fold((0, f32::INFINITY), |best, (at, distance)| {
+            let is_better = distance < best.1 || distance == best.1 && at % 2 == 0;
+            if is_better { (at, distance) } else { best }
+        });
+    at
 }
 
 fn bytes(words: Tensor<1, Int>) -> Vec<u8> {

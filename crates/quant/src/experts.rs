@@ -208,8 +208,7 @@ impl<'a> Weights<'a> {
         let factor = self.factor(gate_up.factor.take());
         let experts = match (gate_up.weight, down.weight) {
             (JoinedWeight::Packed(gate_up), JoinedWeight::Packed(down)) => {
-                let upload = |bytes| Packed::upload(bytes, self.device());
-                Experts::packed(upload(gate_up), upload(down))
+                Experts::packed(self.packed(gate_up), self.packed(down))
             }
             (gate_up, down) => {
                 let kinds = [&gate_up, &down].map(JoinedWeight::is_packed);

@@ -1,10 +1,12 @@
 //! Loading a component: first every name and shape is checked, then the bytes are read.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
 use burn::tensor::{DType, Device};
+
+use burn_omni_ops::PackedFormat;
 
 use crate::checkpoint::{CheckpointError, Component, RawTensor, TensorSet};
 use crate::formats::{self, AtLoad, Module, QuantConfig, Stored};
@@ -23,6 +25,8 @@ pub struct LoadOptions<'a> {
     pub config: Option<&'a QuantConfig>,
     /// What plain matrices of the text decoder become.
     pub quantize: Option<AtLoad>,
+    /// Whether 4-bit matrices round the rows that they are multiplied with: see [`burn_omni_ops::PackedSpec::w4a4`].
+    pub w4a4: bool,
     /// Takes what there is to say about the tensors.
     pub warnings: &'a Warnings,
 }
@@ -37,6 +41,7 @@ impl<'a> LoadOptions<'a> {
             progress: &|_| {},
             config: None,
             quantize: None,
+            w4a4: false,
             warnings,
         }
     }
@@ -58,6 +63,14 @@ pub enum LoadError {
         algorithm: String,
         /// The first tensor that cannot be read.
         cause: Box<LoadError>,
+    },
+    /// Products of 4-bit operands were asked for, and there is no matrix that has them.
+    #[error("{}: {} has no matrix in NVFP4 or MXFP4, which W4A4 was asked for", .dir.display(), .component.name())]
+    NotFourBits {
+        /// The checkpoint folder.
+        dir: PathBuf,
+        /// The component.
+        component: Component,
     },
     /// Names are missing, or nobody asked for them.
     #[error("{}", describe(.dir, .component, .missing, .unexpected))]
@@ -82,6 +95,9 @@ impl LoadError {
         match self {
             Self::Tensor(error) => error.hint(),
             Self::UnknownFormat { cause, .. } => cause.hint(),
+            Self::NotFourBits { .. } => {
+                Some("quantize on loading with --quantize nvfp4, or leave out --w4a4".into())
+            }
             Self::Names {
                 nearest: Some(nearest),
                 ..
@@ -185,6 +201,8 @@ pub(crate) struct Context<'a> {
     used: RefCell<BTreeSet<String>>,
     /// Modules whose weight was asked for, in whatever form it is.
     modules: RefCell<BTreeSet<String>>,
+    /// Whether a matrix is stored in NVFP4 or MXFP4, or becomes so.
+    four_bits: Cell<bool>,
     missing: RefCell<BTreeMap<String, CheckpointError>>,
     first_error: RefCell<Option<CheckpointError>>,
 }
@@ -197,6 +215,7 @@ impl<'a> Context<'a> {
             pass,
             used: RefCell::default(),
             modules: RefCell::default(),
+            four_bits: Cell::new(options.quantize.is_some()),
             missing: RefCell::default(),
             first_error: RefCell::default(),
         }
@@ -231,7 +250,16 @@ impl<'a> Context<'a> {
         let v2 = self.options.config.is_some_and(QuantConfig::gptq_v2);
         let module = Module::new(self.tensors, module, lead, width).with_gptq_v2(v2);
         match Stored::find(module, self.options.warnings) {
-            Ok(stored) => Some(stored),
+            Ok(stored) => {
+                let known = [PackedFormat::NVFP4, PackedFormat::MXFP4];
+                if stored
+                    .format()
+                    .is_some_and(|format| known.contains(&format))
+                {
+                    self.four_bits.set(true);
+                }
+                Some(stored)
+            }
             Err(error) => {
                 self.fail(error);
                 None
@@ -323,6 +351,12 @@ impl<'a> Context<'a> {
             .map(str::to_owned)
             .collect();
         if missing.is_empty() && unexpected.is_empty() {
+            // What speaks may well be stored in 16 bits.
+            let component = self.tensors.component();
+            if self.options.w4a4 && component == Component::Thinker && !self.four_bits.get() {
+                let dir = self.tensors.dir().into();
+                return Err(LoadError::NotFourBits { dir, component });
+            }
             return Ok(());
         }
         let nearest = missing.values().find_map(|error| match error {

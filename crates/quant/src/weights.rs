@@ -3,7 +3,7 @@
 use std::fmt::Display;
 
 use burn::tensor::{DType, Tensor, TensorData};
-use burn_omni_ops::Packed;
+use burn_omni_ops::{Packed, PackedBytes};
 
 use crate::checkpoint::RawTensor;
 use crate::formats::{AtLoad, Joined, JoinedWeight, Layout, Stored, join};
@@ -140,8 +140,7 @@ impl<'a> Weights<'a> {
             return Linear::new(Weight::Dense(self.empty([out, width])), bias);
         };
         let weight = match weight {
-            JoinedWeight::Packed(bytes) => Weight::Packed(Packed::upload(bytes, self.device())),
-
+            JoinedWeight::Packed(bytes) => Weight::Packed(self.packed(bytes)),
             JoinedWeight::Dense(data) => Weight::Dense(self.upload(data)),
         };
         Linear::new(weight, bias).with_factor(self.factor(factor))
@@ -225,6 +224,11 @@ impl<'a> Weights<'a> {
     /// Values on the device, in the dtype they have where it has that.
     pub(crate) fn upload<const D: usize>(&self, data: TensorData) -> Tensor<D> {
         upload(data, self.device(), self.context.options.dtype)
+    }
+
+    /// A packed matrix on the device.
+    pub(crate) fn packed(&self, bytes: PackedBytes) -> Packed {
+        Packed::upload(bytes, self.device()).with_w4a4(self.context.options.w4a4)
     }
 
     /// A factor on activations.

@@ -75,6 +75,7 @@ pub(crate) struct Loader<'a> {
     device: &'a Device,
     report: Box<dyn Fn(u64) + 'a>,
     quantize: Option<AtLoad>,
+    w4a4: bool,
     warnings: &'a Warnings,
     /// Whether names and shapes are checked and nothing is read.
     dry: bool,
@@ -109,6 +110,7 @@ impl<'a> Loader<'a> {
             device: &engine.device,
             report,
             quantize: engine.at_load(),
+            w4a4: engine.w4a4,
             warnings,
             dry: false,
             problems: RefCell::default(),
@@ -140,6 +142,7 @@ impl<'a> Loader<'a> {
             progress: &*self.report,
             config: config.as_ref(),
             quantize: self.quantize,
+            w4a4: self.w4a4,
             ..LoadOptions::new(self.device, DType::F32, self.warnings)
         };
         if !self.dry {

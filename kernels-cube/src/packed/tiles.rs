@@ -19,6 +19,7 @@ pub(crate) mod decode;
 pub mod many;
 mod pack;
 pub mod plan;
+pub mod scaled;
 
 use cubecl::features::MmaConfig;
 use cubecl::ir::{ElemType, FloatKind};

@@ -3,7 +3,8 @@
 use std::fmt::Write;
 use std::path::PathBuf;
 
-use burn_omni_ops::check::{CHECKS, CPU_TOLERANCE, Check, GPU_TOLERANCE};
+use burn_omni_ops::check::{CHECKS, CPU_TOLERANCE, Check, GPU_TOLERANCE, W4A4};
+use burn_omni_ops::has_w4a4;
 use serde::Serialize;
 
 use crate::args::DoctorArgs;
@@ -84,8 +85,10 @@ pub(crate) fn doctor(args: &DoctorArgs, output: &Output) -> Result<(), Failure> 
             ));
         }
         if args.kernels {
+            let w4a4 = has_w4a4(&found.device).then_some(&W4A4);
             report.kernels = CHECKS
                 .iter()
+                .chain(w4a4)
                 .map(|check| Kernel::check(check, &found))
                 .collect();
         }

@@ -6,7 +6,7 @@ use burn_omni_kernels::Buffer;
 use burn_omni_kernels::few::{self, FEW, Weights};
 use burn_omni_kernels::packed::tiles::many::{self, Blocking};
 use burn_omni_kernels::packed::tiles::plan::{self, Plan};
-use burn_omni_kernels::packed::tiles::{self, Activations, Tiling, activations};
+use burn_omni_kernels::packed::tiles::{self, Activations, Tiling, activations, scaled};
 use burn_omni_kernels::packed::{Coding, Order, Scaling, Shape, rows};
 use cubecl::prelude::*;
 
@@ -52,6 +52,11 @@ fn shape(spec: &PackedSpec) -> Shape {
 
 pub(super) fn in_tiles(client: &Client, spec: &PackedSpec) -> bool {
     Order::of(client, coding(spec)) == Order::Tiles
+}
+
+/// Whether this many rows are rounded to 4 bits: as few as a decoding step has gain nothing by it.
+fn in_four_bits(client: &Client, spec: &PackedSpec, rows: usize) -> bool {
+    spec.w4a4 && rows > FEW && scaled::runs_on(client, coding(spec))
 }
 
 pub(super) fn pack(codes: I, scales: I, spec: &PackedSpec) -> (I, I) {
@@ -120,7 +125,12 @@ pub(super) fn linear(x: F, parts: Parts, spec: &PackedSpec) -> F {
     let count = x.meta.shape()[0];
     let x = flat(x);
     let y = Buffer::empty(&client, x.elem, count * spec.rows);
-    if in_tiles(&client, spec) {
+    if in_four_bits(&client, spec, count) {
+        let matrix = tiled(parts, spec);
+        let x = scaled::quantize(&client, (&x, spec.width), matrix.tiling);
+        let blocking = Blocking::of(count, matrix.tiling.tiles);
+        scaled::many(&client, &matrix, (&x, count), &y, blocking);
+    } else if in_tiles(&client, spec) {
         let matrix = tiled(parts, spec);
         let x = rounded(&client, x, spec);
         let columns = count * x.halves();
@@ -159,11 +169,19 @@ pub(super) fn experts(
     let y = Buffer::empty(&client, x.elem, count * down_spec.rows);
     if in_tiles(&client, up_spec) {
         let matrices = [tiled(up, up_spec), tiled(down, down_spec)];
-        let x = rounded(&client, x, up_spec);
-        if chosen.ids.len() <= up_spec.matrices {
-            listed(&client, &x, &chosen, &matrices.map(Weights::Tiles), &y);
+        let few = chosen.ids.len() <= up_spec.matrices;
+        let narrow = specs.iter().all(|spec| in_four_bits(&client, spec, count));
+        if narrow && !few {
+            let x = scaled::quantize(&client, (&x, up_spec.width), matrices[0].tiling);
+            let matrices = (&matrices, up_spec.matrices);
+            grouped_in_four_bits(&client, &x, &chosen, matrices, &y);
         } else {
-            grouped(&client, &x, &chosen, (&matrices, up_spec.matrices), &y);
+            let x = rounded(&client, x, up_spec);
+            if few {
+                listed(&client, &x, &chosen, &matrices.map(Weights::Tiles), &y);
+            } else {
+                grouped(&client, &x, &chosen, (&matrices, up_spec.matrices), &y);
+            }
         }
     } else {
         let [up, down] = [in_rows(up, up_spec), in_rows(down, down_spec)];
@@ -207,6 +225,24 @@ fn grouped(
     many::gate_up(client, up, x, &plan, (&h.buffer, stride));
     let parts = Buffer::empty(client, y.elem, chosen.ids.len() * down.rows);
     many::down(client, down, &h, (&plan, &chosen.weights), &parts);
+    plan::sum_slots(client, (&parts, chosen.slots), (y, down.rows));
+}
+
+/// The same in 4 bits, to which what lies between gate·up and down is rounded too.
+fn grouped_in_four_bits(
+    client: &Client,
+    x: &scaled::Quantized,
+    chosen: &Chosen,
+    ([up, down], experts): (&[tiles::Matrix; 2], usize),
+    y: &Buffer,
+) {
+    let plan = Plan::new(client, (&chosen.ids, chosen.slots), experts, false);
+    let width = up.rows / 2;
+    let h = Buffer::empty(client, y.elem, chosen.ids.len() * width);
+    scaled::gate_up(client, up, x, &plan, &h);
+    let h = scaled::quantize(client, (&h, width), down.tiling);
+    let parts = Buffer::empty(client, y.elem, chosen.ids.len() * down.rows);
+    scaled::down(client, down, &h, (&plan, &chosen.weights), &parts);
     plan::sum_slots(client, (&parts, chosen.slots), (y, down.rows));
 }
 

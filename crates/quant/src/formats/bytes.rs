@@ -53,6 +53,7 @@ pub(super) fn spec(format: PackedFormat, rows: usize, width: usize) -> PackedSpe
         rows,
         width,
         gated: false,
+        w4a4: false,
     }
 }
 

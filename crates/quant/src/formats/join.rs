@@ -43,6 +43,7 @@ impl Layout {
             rows: self.rows,
             width: self.width,
             gated: self.gated,
+            w4a4: false,
         }
     }
 

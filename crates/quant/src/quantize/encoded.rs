@@ -37,6 +37,7 @@ impl Encoded {
             rows: self.rows,
             width: self.width,
             gated: false,
+            w4a4: false,
         };
         PackedBytes {
             codes: widened(self.codes, self.rows, spec.row_bytes()),

@@ -18,6 +18,7 @@ fn spec(format: PackedFormat, rows: usize, width: usize) -> PackedSpec {
         rows,
         width,
         gated: false,
+        w4a4: false,
     }
 }
 

@@ -542,6 +542,49 @@ fn the_head_is_quantized_on_loading_when_that_is_wanted() {
 }
 
 #[test]
+fn four_bit_products_need_a_four_bit_matrix() {
+    let device = Device::flex();
+    let read = |tensors: &Tensors, quantize: Option<AtLoad>| {
+        let open = tensors.open();
+        let options = LoadOptions {
+            w4a4: true,
+            quantize,
+            ..LoadOptions::new(&device, DType::F32, &open.warnings)
+        };
+        let loaded = crate::load(open.set(), options, |weights| {
+            weights.fused_linear(&[("q", 2), ("k", 2), ("v", 2)], 64, Bias::No)
+        });
+        loaded.map(|linear| match linear.weight() {
+            Weight::Packed(packed) => packed.spec().w4a4,
+            Weight::Dense(_) => false,
+        })
+    };
+    assert!(read(&qkv(), None).unwrap());
+    let plain = ["q", "k", "v"]
+        .iter()
+        .fold(Tensors::default(), |tensors, name| {
+            tensors.f32s(&format!("{name}.weight"), &[2, 64], &[1.0; 128])
+        });
+    let error = read(&plain, None).unwrap_err();
+    assert!(
+        error
+            .to_string()
+            .ends_with("thinker has no matrix in NVFP4 or MXFP4, which W4A4 was asked for")
+    );
+    assert!(error.hint().is_some());
+    assert!(
+        read(
+            &plain,
+            Some(AtLoad {
+                format: burn_omni_ops::PackedFormat::NVFP4,
+                head: false
+            })
+        )
+        .is_ok()
+    );
+}
+
+#[test]
 fn the_config_is_compared_with_the_tensors() {
     let read = |json: serde_json::Value, tensors: &Tensors| {
         let open = tensors.open();

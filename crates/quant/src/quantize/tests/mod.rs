@@ -1,4 +1,5 @@
 mod codes;
 mod golden;
 mod matrices;
+mod rows;
 mod speed;
