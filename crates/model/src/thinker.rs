@@ -74,6 +74,7 @@ impl Thinker {
     /// Rows that only one of the two passes are not counted by the other.
     #[must_use]
     pub fn decoder(&self, capacity: usize) -> Option<(TextState, Decoder)> {
+        Decoder::runs_on(self.model.device()).then_some(())?;
         let state = self.model.state(capacity, DType::BF16);
         let embedding = self.embed_tokens.weight().clone();
         let parts = self

@@ -3,7 +3,7 @@
 
 use std::fmt;
 
-use burn::tensor::Tensor;
+use burn::tensor::{Device, Tensor};
 
 use crate::Packed;
 
@@ -102,6 +102,12 @@ impl std::error::Error for DecodeError {}
 pub struct Decoder(Captured);
 
 impl Decoder {
+    /// Whether steps can be captured on a device.
+    #[must_use]
+    pub fn runs_on(device: &Device) -> bool {
+        Captured::runs_on(device)
+    }
+
     /// Captures the step. There is none on a device without matrix units, or for weights that no kernel of it reads:
     /// neither bf16 nor packed in a form that has tiles.
     ///
@@ -157,6 +163,10 @@ enum Captured {}
     reason = "the same methods as where there is one"
 )]
 impl Captured {
+    fn runs_on(_: &Device) -> bool {
+        false
+    }
+
     fn new(_: DecoderParts) -> Option<Self> {
         None
     }

@@ -114,6 +114,11 @@ impl TextDecoder {
         }
     }
 
+    /// Where the weights are.
+    pub(super) fn device(&self) -> &Device {
+        &self.device
+    }
+
     /// The dtype of activations.
     pub(super) fn dtype(&self) -> DType {
         self.dtype

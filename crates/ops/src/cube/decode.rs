@@ -1,6 +1,6 @@
 //! A decoding step captured on the device.
 
-use burn::tensor::{DType, Tensor};
+use burn::tensor::{DType, Device, Tensor};
 use burn_cubecl::CubeBackend;
 use burn_cubecl::tensor::CubeTensor;
 use burn_omni_kernels::Buffer;
@@ -41,6 +41,11 @@ impl std::fmt::Debug for Captured {
 }
 
 impl Captured {
+    pub(crate) fn runs_on(device: &Device) -> bool {
+        let probe = primitive(Tensor::<1>::empty([1], device));
+        probe.is_some_and(|probe| tiles::runs_on(&probe.client))
+    }
+
     pub(crate) fn new(parts: DecoderParts) -> Option<Self> {
         let [heads, kv_heads] = parts.heads;
         let cache = parts.layers.first()?.cache[0].dims();
