@@ -27,6 +27,8 @@ pub(crate) struct Decoder {
     pub(crate) inner: usize,
     /// `num_experts` and `num_experts_per_tok`
     pub(crate) experts: Option<[usize; 2]>,
+    /// `shared_expert_intermediate_size`
+    pub(crate) shared: Option<usize>,
     /// `norm_topk_prob`
     pub(crate) normalize: bool,
     /// `vocab_size`
@@ -106,6 +108,7 @@ impl Decoder {
             heads: [need("num_attention_heads")?, need("num_key_value_heads")?],
             inner: need(inner)?,
             experts: experts.map(<[usize; 2]>::from),
+            shared: size("shared_expert_intermediate_size").filter(|shared| *shared > 0),
             normalize: part.get("norm_topk_prob").and_then(Value::as_bool) == Some(true),
             vocabulary: need("vocab_size")?,
         })

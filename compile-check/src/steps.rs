@@ -1,7 +1,9 @@
 //! Launches the decoding step of a model.
 
 use burn_omni_kernels::Buffer;
-use burn_omni_kernels::decode::{Attend, Cache, FeedForward, Layer, Routing, Step};
+use burn_omni_kernels::decode::{
+    Attend, Cache, Entry, FeedForward, Layer, Router, Routing, Stack, Step, leave,
+};
 use burn_omni_kernels::few::{Rows, Weights};
 use burn_omni_kernels::packed::tiles::{Matrix, Tiling};
 use burn_omni_kernels::packed::{Coding, Shape};
@@ -19,7 +21,9 @@ pub(crate) fn steps(client: &Client, model: &Model, note: &mut dyn FnMut(String)
                 client,
                 coding: coding.map(|(_, coding)| coding),
             };
-            made.step(decoder).launch(client);
+            let step = made.step(decoder);
+            step.launch(client);
+            made.edges(&step.stack, decoder);
             let name = coding.map_or("bf16", |(name, _)| name);
             note(format!("{} {name} step {}", model.name, decoder.hidden));
         }
@@ -53,14 +57,28 @@ impl Made<'_> {
                 values: cache(),
             },
         };
-        Step::new(
-            self.client,
-            self.rows(1, vocabulary, hidden),
-            vec![layer],
-            (norm(), 1e-6),
-            self.weights(1, vocabulary, hidden, false),
-            Attend::new(self.client, heads, 1e-6, &[0.0; 64]),
-        )
+        let attend = Attend::new(self.client, heads, 1e-6, &[0.0; 64]);
+        let stack = Stack::new(self.client, hidden, vec![layer], (norm(), 1e-6), attend);
+        let table = self.rows(1, vocabulary, hidden);
+        let head = self.weights(1, vocabulary, hidden, false);
+        Step::new(self.client, table, stack, head)
+    }
+
+    /// How rows come and go when the host is between.
+    fn edges(&self, stack: &Stack, decoder: &Decoder) {
+        let values = self.buffer::<f32>(decoder.hidden);
+        let table = self.rows(1, decoder.vocabulary, decoder.hidden);
+        let token = Entry::Token {
+            table: &table,
+            id: 0,
+            sum: &values,
+            begins: true,
+        };
+        for entry in [token, Entry::Row(&values)] {
+            let row = (&stack.row, stack.first_norm());
+            entry.launch(self.client, (&stack.control, &stack.attend), row, (0, 0.0));
+        }
+        leave(self.client, &stack.row, &values);
     }
 
     fn feed_forward(&self, decoder: &Decoder) -> FeedForward {
@@ -72,13 +90,22 @@ impl Made<'_> {
         ];
         match decoder.experts {
             Some([experts, top_k]) => FeedForward::Sparse {
-                router: self.rows(1, experts, hidden),
-                routing: Routing {
-                    experts,
-                    top_k,
-                    normalize: decoder.normalize,
+                router: Router {
+                    weights: self.rows(1, experts, hidden),
+                    shared: decoder.shared.map(|_| self.rows(1, 1, hidden)),
+                    routing: Routing {
+                        experts,
+                        top_k,
+                        normalize: decoder.normalize,
+                    },
                 },
                 experts: matrices,
+                shared: decoder.shared.map(|shared| {
+                    [
+                        self.weights(1, 2 * shared, hidden, true),
+                        self.weights(1, hidden, shared, false),
+                    ]
+                }),
             },
             None => FeedForward::Dense(matrices),
         }

@@ -19,7 +19,8 @@ use std::time::Instant;
 
 use burn_omni_kernels::Buffer;
 use burn_omni_kernels::decode::{
-    Attend, Cache, Choice, Control, FeedForward, Layer, RING, Routing, Step, TOKENS, attend, router,
+    Attend, Attended, Cache, Choice, Control, FeedForward, Layer, RING, Router, Routing, Stack,
+    Step, TOKENS, attend, router,
 };
 use burn_omni_kernels::few::{self, Row, Rows, Weights};
 use burn_omni_kernels::packed::tiles::{self, Activations, Matrix, Tiling};
@@ -161,6 +162,13 @@ impl Known {
         }
     }
 
+    fn in_rows(&self) -> Rows {
+        match &self.weights {
+            Weights::Rows(rows) => rows.clone(),
+            Weights::Tiles(_) => unreachable!("it was made of rows"),
+        }
+    }
+
     /// Rows `first ..` of `count`, times `x`.
     fn times(&self, first: usize, count: usize, x: &[f64]) -> Vec<f64> {
         (first..first + count)
@@ -192,10 +200,13 @@ struct SmallLayer {
     router: Known,
     gate_up: Known,
     down: Known,
+    /// The gate, gate and up, and down of a shared expert.
+    shared: Option<[Known; 3]>,
 }
 
 const HIDDEN: usize = 320;
 const INNER: usize = 192;
+const SHARED: usize = 96;
 const VOCABULARY: usize = 500;
 const EPS: f32 = 1e-6;
 
@@ -230,6 +241,13 @@ impl Small {
                 router: Known::rows(client, random, 1, experts, HIDDEN),
                 gate_up: matrix(random, experts, 2 * INNER, HIDDEN, true),
                 down: matrix(random, experts, HIDDEN, INNER, false),
+                shared: (sparse && heads[0] == 16).then(|| {
+                    [
+                        Known::rows(client, random, 1, 1, HIDDEN),
+                        matrix(random, 1, 2 * SHARED, HIDDEN, true),
+                        matrix(random, 1, HIDDEN, SHARED, false),
+                    ]
+                }),
             })
             .collect();
         Self {
@@ -281,13 +299,20 @@ impl Small {
                     qkv: layer.qkv.weights.clone(),
                     qk_norms: [0, 1].map(|i| upload(&layer.qk_norms[i])),
                     o_proj: layer.o_proj.weights.clone(),
-                    feed_forward: match (self.routing, &layer.router.weights) {
-                        (Some(routing), Weights::Rows(router)) => FeedForward::Sparse {
-                            router: router.clone(),
-                            routing,
+                    feed_forward: match self.routing {
+                        Some(routing) => FeedForward::Sparse {
+                            router: Router {
+                                weights: layer.router.in_rows(),
+                                shared: layer.shared.as_ref().map(|[gate, ..]| gate.in_rows()),
+                                routing,
+                            },
                             experts: [layer.gate_up.weights.clone(), layer.down.weights.clone()],
+                            shared: layer
+                                .shared
+                                .as_ref()
+                                .map(|[_, up, down]| [up.weights.clone(), down.weights.clone()]),
                         },
-                        _ => FeedForward::Dense([
+                        None => FeedForward::Dense([
                             layer.gate_up.weights.clone(),
                             layer.down.weights.clone(),
                         ]),
@@ -299,19 +324,23 @@ impl Small {
                 }
             })
             .collect();
-        let Weights::Rows(embedding) = &self.embedding.weights else {
-            unreachable!()
-        };
-        let step = Step::new(
+        let stack = Stack::new(
             client,
-            embedding.clone(),
+            HIDDEN,
             layers,
             (Buffer::of(client, &self.norm), EPS),
-            self.head.weights.clone(),
             Attend::new(client, self.heads, EPS, &frequency),
         );
+        let step = Step::new(
+            client,
+            self.embedding.in_rows(),
+            stack,
+            self.head.weights.clone(),
+        );
         let start = |step: &Step| {
-            step.control.start(client, 7, len as u32, (len + 3) as f32);
+            step.stack
+                .control
+                .start(client, 7, len as u32, (len + 3) as f32);
         };
         client.graph_prepare().expect("graphs are supported");
         start(&step);
@@ -349,7 +378,7 @@ impl Small {
                 .iter()
                 .enumerate()
                 .fold(0, |best, (i, v)| if *v > got[best] { i } else { best });
-            let control: Vec<u32> = read(client, &step.control.0);
+            let control: Vec<u32> = read(client, &step.stack.control.0);
             right &= control[0] as usize == best
                 && control[1] as usize == len + n + 1
                 && control[TOKENS + n % RING] as usize == best;
@@ -464,6 +493,19 @@ impl Small {
                     *h += o * weight;
                 }
             }
+            if let Some([gate, up, down]) = &layer.shared {
+                let share = 1.0 / (1.0 + (-gate.times(0, 1, &x)[0]).exp());
+                let gates = up.times(0, SHARED, &x);
+                let ups = up.times(SHARED, SHARED, &x);
+                let inner: Vec<f64> = gates
+                    .iter()
+                    .zip(ups)
+                    .map(|(gate, up)| gate / (1.0 + (-gate).exp()) * up)
+                    .collect();
+                for (h, o) in h.iter_mut().zip(down.times(0, HIDDEN, &inner)) {
+                    *h += o * share;
+                }
+            }
         }
         self.head.times(0, VOCABULARY, &norm(&h, &self.norm))
     }
@@ -529,8 +571,12 @@ impl Thinker {
                 qk_norms: [ones(128), ones(128)],
                 o_proj: tiles(1, WIDTH, 4096, false),
                 feed_forward: FeedForward::Sparse {
-                    router: dense(EXPERTS, WIDTH),
-                    routing: ROUTING,
+                    router: Router {
+                        weights: dense(EXPERTS, WIDTH),
+                        shared: None,
+                        routing: ROUTING,
+                    },
+                    shared: None,
                     experts: [
                         tiles(EXPERTS, 1536, WIDTH, true),
                         tiles(EXPERTS, WIDTH, 768, false),
@@ -549,15 +595,15 @@ impl Thinker {
         };
         let frequency: Vec<f32> = (0..64).map(|i| 1e6_f32.powf(-(i as f32) / 64.0)).collect();
         let attend = Attend::new(client, [32, 4], EPS, &frequency);
-        let step = Step::new(
+        let stack = Stack::new(
             client,
-            dense(152_064, WIDTH),
+            WIDTH,
             layers.clone(),
             (ones(WIDTH), EPS),
-            head.clone(),
             attend.clone(),
         );
-        let _: Vec<u32> = read(client, &step.control.0);
+        let step = Step::new(client, dense(152_064, WIDTH), stack, head.clone());
+        let _: Vec<u32> = read(client, &step.stack.control.0);
         println!("made 48 layers in {:.1} s", start.elapsed().as_secs_f64());
         Self {
             client: client.clone(),
@@ -571,12 +617,12 @@ impl Thinker {
     fn speed(&self, len: u32) {
         let client = &self.client;
         let start = || {
-            self.step.control.start(client, 5, len, len as f32);
+            self.step.stack.control.start(client, 5, len, len as f32);
         };
         client.graph_prepare().expect("graphs are supported");
         start();
         self.step.launch(client);
-        let _: Vec<u32> = read(client, &self.step.control.0);
+        let _: Vec<u32> = read(client, &self.step.stack.control.0);
         client.start_capture().expect("capture starts");
         self.step.launch(client);
         let graph = client.stop_capture().expect("capture ends");
@@ -588,12 +634,12 @@ impl Thinker {
             done.expect("the graph runs");
         };
         (0..5).for_each(|_| replay());
-        let _: Vec<u32> = read(client, &self.step.control.0);
+        let _: Vec<u32> = read(client, &self.step.stack.control.0);
         let mut times: Vec<f64> = (0..7)
             .map(|_| {
                 let start = Instant::now();
                 (0..20).for_each(|_| replay());
-                let _: Vec<u32> = read(client, &self.step.control.0);
+                let _: Vec<u32> = read(client, &self.step.stack.control.0);
                 start.elapsed().as_secs_f64() * 1e6 / 20.0
             })
             .collect();
@@ -602,12 +648,12 @@ impl Thinker {
         let begin = Instant::now();
         for _ in 0..50 {
             replay();
-            let _: Vec<u32> = read(client, &self.step.control.0);
+            let _: Vec<u32> = read(client, &self.step.stack.control.0);
         }
         let read_each = begin.elapsed().as_secs_f64() * 1e6 / 50.0;
         let logits: Vec<f32> = read(client, &self.step.logits);
         let finite = logits.iter().all(|v| v.is_finite());
-        let control: Vec<u32> = read(client, &self.step.control.0);
+        let control: Vec<u32> = read(client, &self.step.stack.control.0);
         println!(
             "thinker, {len} rows in the cache: {:.1} us a token ({:.1} to {:.1}), {:.0} tokens/s; reading each {:.1} us; finite {finite}; last tokens {:?}",
             times[3],
@@ -624,7 +670,7 @@ impl Thinker {
         let client = &self.client;
         client.graph_prepare().expect("graphs are supported");
         self.layers.iter().for_each(&launch);
-        let _: Vec<u32> = read(client, &self.step.control.0);
+        let _: Vec<u32> = read(client, &self.step.stack.control.0);
         client.start_capture().expect("capture starts");
         (0..3).for_each(|_| self.layers.iter().for_each(&launch));
         let graph = client.stop_capture().expect("capture ends");
@@ -637,7 +683,7 @@ impl Thinker {
                     let done = unsafe { graph.replay() };
                     done.expect("the graph runs");
                 }
-                let _: Vec<u32> = read(client, &self.step.control.0);
+                let _: Vec<u32> = read(client, &self.step.stack.control.0);
                 start.elapsed().as_secs_f64() * 1e6 / (9 * self.layers.len()) as f64
             })
             .collect();
@@ -669,16 +715,15 @@ impl Thinker {
             let control = Control::new(client);
             control.start(client, 1, len, len as f32);
             self.time(&format!("attend {len}"), len as usize * 2048, |layer| {
-                attend(
-                    client,
-                    &self.attend,
-                    &qkv,
-                    [&layer.qk_norms[0], &layer.qk_norms[1]],
-                    &control.0,
-                    &layer.cache,
-                    (&a, 4096),
-                    &layer.qk_norms[0],
-                );
+                let attended = Attended {
+                    qkv: &qkv,
+                    norms: layer.qk_norms.each_ref(),
+                    control: &control.0,
+                    cache: &layer.cache,
+                    output: (&a, 4096),
+                    next: &layer.qk_norms[0],
+                };
+                attend(client, &self.attend, attended);
             });
         }
         self.time("o_proj", 2048 * 4096 / 16 * 9, |layer| {
@@ -691,7 +736,7 @@ impl Thinker {
             FeedForward::Dense(_) => unreachable!(),
         };
         self.time("router", 128 * 2048 * 2, |layer| {
-            router(client, &experts(layer).0, &row, ROUTING, &choice, &norm);
+            router(client, &experts(layer).0, &row, &choice, &norm);
         });
         let ids = Buffer::of(client, &(0..8).map(|i| i * 11 + 3).collect::<Vec<u32>>());
         let shares = Buffer::of(client, &[0.125_f32; 8]);

@@ -115,6 +115,13 @@ fn spoken_answers_have_the_codes_of_the_cpu() {
         let reply = run(engine, request(&golden.messages, voice)).expect("the case is sound");
         let speech = reply.answer.speech.expect("speech was asked for");
         let frames = golden.frames().expect("it was spoken");
+        let timings = &reply.answer.timings;
+        println!(
+            "{}: talker {:.2} ms a frame, code2wav {:.2} ms a frame",
+            golden.id,
+            timings.talker.as_secs_f64() * 1e3 / frames.len() as f64,
+            timings.code2wav.as_secs_f64() * 1e3 / frames.len() as f64
+        );
         let alike = speech.codes.iter().zip(&frames).take_while(|(a, b)| a == b);
         println!(
             "{}: {} of {} frames",

@@ -4,6 +4,7 @@
 //! as they are chosen, one pass a code.
 
 use burn::tensor::{DType, Device, Tensor, s};
+use burn_omni_ops::decode::{Pass, PassParts};
 use burn_omni_quant::{Bias, Embedding, Linear, Weights};
 
 use crate::config::CodePredictorConfig;
@@ -26,6 +27,7 @@ pub struct CodePredictor {
     lm_head: Vec<Linear>,
     /// The rows of each pass, which are at the same positions in every frame.
     rope: Vec<RopeTable>,
+    frequencies: Rope,
     cache_size: [usize; 2],
 }
 
@@ -51,6 +53,8 @@ pub struct CodecFrame {
 #[derive(Clone, Debug)]
 pub struct PredictorState {
     caches: Vec<KvCache>,
+    /// The pass of one row, where the device captured it; its tables are the talker's and those of all groups.
+    pass: Option<Pass>,
 }
 
 impl CodePredictor {
@@ -86,6 +90,7 @@ impl CodePredictor {
             rope: std::iter::once(first)
                 .chain(others.map(|position| rope.sequence(position, 1, weights.device())))
                 .collect(),
+            frequencies: rope,
             cache_size: [config.num_key_value_heads, config.head_dim],
         }
     }
@@ -98,6 +103,56 @@ impl CodePredictor {
             caches: (0..self.layers.len())
                 .map(|_| KvCache::new(capacity, self.cache_size, dtype, device))
                 .collect(),
+            pass: None,
+        }
+    }
+
+    /// The same with the pass of a row captured, where the device can do that.
+    ///
+    /// # Shapes
+    /// - first: the talker's table, `[vocab, hidden]`
+    pub(crate) fn captured_state(
+        &self,
+        device: &Device,
+        first: &Tensor<2>,
+    ) -> Option<PredictorState> {
+        let mut state = self.state((device, DType::BF16));
+        let tables = self.codec_embedding.iter().map(Embedding::weight);
+        let heads: Option<Vec<_>> = self.lm_head.iter().map(Linear::matrices).collect();
+        state.pass = Some(Pass::new(PassParts {
+            stack: DecoderLayer::stack(&self.layers, &state.caches, &self.norm, &self.frequencies)?,
+            tables: std::iter::once(first).chain(tables).cloned().collect(),
+            heads: heads?,
+        })?);
+        Some(state)
+    }
+
+    /// A frame through captured passes.
+    fn captured_frame(
+        &self,
+        pass: &Pass,
+        hidden: Tensor<2>,
+        first: u32,
+        sample: &mut Sample<'_>,
+    ) -> CodecFrame {
+        let mut codes = vec![first];
+        pass.sum((0, first), true);
+        pass.row(hidden, 0, 0.0);
+        // The row of the first code began the sum, so it passes as it is.
+        pass.row(pass.summed(), 1, 1.0);
+        for group in 0..self.lm_head.len() {
+            let code = sample(group + 1, scores(pass.scores(group)));
+            codes.push(code);
+            let (token, len) = ((group + 1, code), group + PREFIX_ROWS);
+            if group + 1 < self.lm_head.len() {
+                pass.token(token, len, len as f32);
+            } else {
+                pass.sum(token, false);
+            }
+        }
+        CodecFrame {
+            codes,
+            feedback: pass.summed(),
         }
     }
 
@@ -112,6 +167,9 @@ impl CodePredictor {
         first: FirstCode,
         sample: &mut Sample<'_>,
     ) -> CodecFrame {
+        if let Some(pass) = &state.pass {
+            return self.captured_frame(pass, hidden, first.code, sample);
+        }
         state.caches.iter_mut().for_each(|cache| cache.truncate(0));
         let mut codes = Vec::with_capacity(1 + self.lm_head.len());
         codes.push(first.code);

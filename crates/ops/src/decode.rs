@@ -8,7 +8,9 @@ use burn::tensor::{Device, Tensor};
 use crate::Packed;
 
 #[cfg(feature = "cube")]
-use crate::cube::decode::Captured;
+use crate::cube::decode::{Captured, CapturedPass};
+#[cfg(not(feature = "cube"))]
+use absent::{Captured, CapturedPass};
 
 /// One or several matrices of weights as they are stored.
 #[derive(Clone, Debug)]
@@ -23,23 +25,41 @@ pub enum Matrices {
     Packed(Packed),
 }
 
-/// The weights of a decoder with heads of 128 numbers, and where it keeps keys and values.
+/// The weights of layers with heads of 128 numbers, and where they keep keys and values.
 #[derive(Clone, Debug)]
-pub struct DecoderParts {
-    /// `[vocabulary, hidden]`
-    pub embedding: Tensor<2>,
+pub struct StackParts {
     /// The layers, first to last.
     pub layers: Vec<LayerParts>,
     /// `[hidden]`, the last norm.
     pub norm: Tensor<1>,
     /// What norms add to the mean square.
     pub eps: f64,
-    /// `[1, vocabulary, hidden]`
-    pub head: Matrices,
     /// Query heads and key heads.
     pub heads: [usize; 2],
     /// The frequencies by which positions turn, 64 of them.
     pub inverse_frequency: Vec<f32>,
+}
+
+/// What makes tokens of tokens.
+#[derive(Clone, Debug)]
+pub struct DecoderParts {
+    /// The layers.
+    pub stack: StackParts,
+    /// `[vocabulary, hidden]`
+    pub embedding: Tensor<2>,
+    /// `[1, vocabulary, hidden]`
+    pub head: Matrices,
+}
+
+/// What makes scores of rows.
+#[derive(Clone, Debug)]
+pub struct PassParts {
+    /// The layers.
+    pub stack: StackParts,
+    /// Tables of rows, `[vocabulary, hidden]` each.
+    pub tables: Vec<Tensor<2>>,
+    /// Heads, `[1, vocabulary, hidden]` each.
+    pub heads: Vec<Matrices>,
 }
 
 /// The weights of a layer.
@@ -61,6 +81,10 @@ pub struct LayerParts {
 
 /// What follows attention in a layer; gates and what they gate lie in one matrix, gates first.
 #[derive(Clone, Debug)]
+#[expect(
+    clippy::large_enum_variant,
+    reason = "both are handles, and a layer has one of them"
+)]
 pub enum FeedForwardParts {
     /// Gate and up `[1, 2 * intermediate, hidden]`, down `[1, hidden, intermediate]`
     Dense([Matrices; 2]),
@@ -74,7 +98,18 @@ pub enum FeedForwardParts {
         normalize: bool,
         /// Gate and up, down.
         experts: [Matrices; 2],
+        /// An expert of every row.
+        shared: Option<SharedParts>,
     },
+}
+
+/// An expert of every row, times the logistic function of its gate's score.
+#[derive(Clone, Debug)]
+pub struct SharedParts {
+    /// `[1, hidden]`
+    pub gate: Tensor<2>,
+    /// Gate and up `[1, 2 * intermediate, hidden]`, down `[1, hidden, intermediate]`
+    pub matrices: [Matrices; 2],
 }
 
 /// Why there is no next token.
@@ -151,39 +186,122 @@ impl Decoder {
     }
 }
 
+/// A captured pass of one row through layers, whose rows and tokens the host chooses.
+#[derive(Clone, Debug)]
+pub struct Pass(CapturedPass);
+
+impl Pass {
+    /// Captures the pass; see [`Decoder::new`].
+    #[must_use]
+    pub fn new(parts: PassParts) -> Option<Self> {
+        CapturedPass::new(parts).map(Self)
+    }
+
+    /// Passes a row that stands behind `len` rows of the caches, at this position.
+    ///
+    /// # Shapes
+    /// - row: `[1, hidden]`
+    pub fn row(&self, row: Tensor<2>, len: usize, position: f32) {
+        self.0.row(row, len, position);
+    }
+
+    /// Passes the row of a token of a table, which is added to the sum as well.
+    pub fn token(&self, (table, id): (usize, u32), len: usize, position: f32) {
+        self.0.token((table, id), len, position);
+    }
+
+    /// Begins the sum with the row of a token, or adds it.
+    pub fn sum(&self, (table, id): (usize, u32), begins: bool) {
+        self.0.sum((table, id), begins);
+    }
+
+    /// The scores of a head for the row that passed last, `[1, vocabulary]`, until the next scores.
+    #[must_use]
+    pub fn scores(&self, head: usize) -> Tensor<2> {
+        self.0.scores(head)
+    }
+
+    /// The normed row that passed last, `[1, hidden]`, until the next one.
+    #[must_use]
+    pub fn hidden(&self) -> Tensor<2> {
+        self.0.hidden()
+    }
+
+    /// The sum of rows, `[1, hidden]`, until it changes.
+    #[must_use]
+    pub fn summed(&self) -> Tensor<2> {
+        self.0.summed()
+    }
+}
+
 /// Without a GPU backend there is nothing to capture.
 #[cfg(not(feature = "cube"))]
-#[derive(Debug)]
-enum Captured {}
+mod absent {
+    use burn::tensor::{Device, Tensor};
 
-#[cfg(not(feature = "cube"))]
-#[expect(
-    clippy::unused_self,
-    clippy::needless_pass_by_value,
-    reason = "the same methods as where there is one"
-)]
-impl Captured {
-    fn runs_on(_: &Device) -> bool {
-        false
+    use super::{DecodeError, DecoderParts, PassParts};
+
+    #[derive(Debug)]
+    pub(super) enum Captured {}
+
+    #[allow(clippy::unused_self, reason = "the same methods as where there is one")]
+    impl Captured {
+        pub(super) fn runs_on(_: &Device) -> bool {
+            false
+        }
+
+        pub(super) fn new(_: DecoderParts) -> Option<Self> {
+            None
+        }
+
+        pub(super) fn capacity(&self) -> usize {
+            match *self {}
+        }
+
+        pub(super) fn start(&mut self, _: u32, _: usize, _: f32) {
+            match *self {}
+        }
+
+        pub(super) fn next_token(&mut self) -> Result<u32, DecodeError> {
+            match *self {}
+        }
+
+        pub(super) fn scores(&mut self) -> Result<Vec<f32>, DecodeError> {
+            match *self {}
+        }
     }
 
-    fn new(_: DecoderParts) -> Option<Self> {
-        None
-    }
+    #[derive(Clone, Debug)]
+    pub(super) enum CapturedPass {}
 
-    fn capacity(&self) -> usize {
-        match *self {}
-    }
+    #[allow(clippy::unused_self, reason = "the same methods as where there is one")]
+    impl CapturedPass {
+        pub(super) fn new(_: PassParts) -> Option<Self> {
+            None
+        }
 
-    fn start(&mut self, _: u32, _: usize, _: f32) {
-        match *self {}
-    }
+        pub(super) fn row(&self, _: Tensor<2>, _: usize, _: f32) {
+            match *self {}
+        }
 
-    fn next_token(&mut self) -> Result<u32, DecodeError> {
-        match *self {}
-    }
+        pub(super) fn token(&self, _: (usize, u32), _: usize, _: f32) {
+            match *self {}
+        }
 
-    fn scores(&mut self) -> Result<Vec<f32>, DecodeError> {
-        match *self {}
+        pub(super) fn sum(&self, _: (usize, u32), _: bool) {
+            match *self {}
+        }
+
+        pub(super) fn scores(&self, _: usize) -> Tensor<2> {
+            match *self {}
+        }
+
+        pub(super) fn hidden(&self) -> Tensor<2> {
+            match *self {}
+        }
+
+        pub(super) fn summed(&self) -> Tensor<2> {
+            match *self {}
+        }
     }
 }

@@ -218,7 +218,13 @@ impl Engine {
         drop(loader);
         engine.tell(&warnings);
         let (thinker, speech) = loaded?;
-        let captured = stream.executes(|| Captured::new(&thinker, opened.context));
+        let mut speech = speech;
+        let captured = stream.executes(|| {
+            if let Some(speech) = &mut speech {
+                speech.capture();
+            }
+            Captured::new(&thinker, opened.context)
+        });
         let dir = opened.checkpoint.dir().to_owned();
         Ok(Self {
             model: Arc::new(Model {

@@ -1,5 +1,6 @@
 //! The answer's tokens become frames of codes, and frames become samples.
 
+use std::sync::{Mutex, MutexGuard, TryLockError};
 use std::time::Instant;
 
 use burn::tensor::{Tensor, s};
@@ -26,6 +27,8 @@ const PREDICTOR_SAMPLING: Sampling = Sampling {
     top_p: 0.8,
     repetition_penalty: 1.0,
 };
+/// Rows of the talker that captured passes hold: a prompt, and eleven minutes of speech.
+const CAPTURED_ROWS: usize = 8192;
 /// The reference's `talker_max_new_tokens`, where the checkpoint has none.
 const MAX_NEW_CODES: usize = 4096;
 
@@ -36,6 +39,31 @@ pub(crate) struct SpeechModel {
     code2wav: Code2Wav,
     turn_ids: TurnIds,
     ids: SpeechIds,
+    /// Captured passes and their caches, for one answer at a time.
+    captured: Option<Mutex<States>>,
+}
+
+/// What talker and code predictor remember of an answer.
+#[derive(Debug)]
+struct States {
+    talker: TalkerState,
+    predictor: PredictorState,
+}
+
+/// The states of one answer.
+enum Held<'a> {
+    /// Those whose passes are captured.
+    Captured(MutexGuard<'a, States>),
+    Own(Box<States>),
+}
+
+impl Held<'_> {
+    fn states(&mut self) -> &mut States {
+        match self {
+            Self::Captured(states) => states,
+            Self::Own(states) => states,
+        }
+    }
 }
 
 impl SpeechModel {
@@ -61,7 +89,37 @@ impl SpeechModel {
             ids: *speech,
             talker,
             code2wav,
+            captured: None,
         })
+    }
+
+    /// Captures the passes of a frame, where the device can do that.
+    pub(crate) fn capture(&mut self) {
+        let talker = self.talker.captured_state(CAPTURED_ROWS);
+        let states = talker.zip(self.talker.captured_predictor_state());
+        self.captured = states.map(|(talker, predictor)| Mutex::new(States { talker, predictor }));
+    }
+
+    /// States for an answer with so many rows of the talker.
+    fn states(&self, rows: usize) -> Held<'_> {
+        let captured = self.captured.as_ref().and_then(|states| {
+            match states.try_lock() {
+                Ok(states) => Some(states),
+                // The next answer starts anew.
+                Err(TryLockError::Poisoned(states)) => Some(states.into_inner()),
+                Err(TryLockError::WouldBlock) => None,
+            }
+        });
+        match captured.filter(|states| states.talker.capacity() >= rows) {
+            Some(mut states) => {
+                states.talker.clear();
+                Held::Captured(states)
+            }
+            None => Held::Own(Box::new(States {
+                talker: self.talker.state(rows),
+                predictor: self.talker.predictor_state(),
+            })),
+        }
     }
 }
 
@@ -148,13 +206,13 @@ impl<'a> Speaker<'a> {
             size: self.request.first_chunk,
         };
         let max_frames = self.max_frames();
-        let (mut state, mut step) = self.prefill(thought, *first, max_frames)?;
+        let (mut held, mut step) = self.prefill(thought, *first, max_frames)?;
+        let States { talker, predictor } = held.states();
         let text = self.text(rest);
-        let mut predictor = self.speech.talker.predictor_state();
         speech.finish_reason = FinishReason::Length;
         for index in 0..max_frames {
             sink.check()?;
-            let Some((codes, feedback)) = self.frame(&step, &mut predictor)? else {
+            let Some((codes, feedback)) = self.frame(&step, predictor)? else {
                 speech.finish_reason = FinishReason::Stop;
                 break;
             };
@@ -168,7 +226,7 @@ impl<'a> Speaker<'a> {
                 step = self
                     .speech
                     .talker
-                    .step(&mut state, feedback + self.text_row(&text, index));
+                    .step(talker, feedback + self.text_row(&text, index));
             }
         }
         packets.give(&mut speech, sink, started, answer)?;
@@ -184,7 +242,7 @@ impl<'a> Speaker<'a> {
         thought: &Thought,
         first: u32,
         max_frames: usize,
-    ) -> Result<(TalkerState, TalkerStep), Error> {
+    ) -> Result<(Held<'a>, TalkerStep), Error> {
         let SpeechModel {
             talker, turn_ids, ..
         } = self.speech;
@@ -207,9 +265,10 @@ impl<'a> Speaker<'a> {
             },
         });
         let positions = self.positions(thought, &turns)?;
-        let mut state = talker.state(turns.talker_rows() + max_frames);
-        let step = talker.prefill(&mut state, rows, [&positions.t, &positions.h, &positions.w]);
-        Ok((state, step))
+        let mut held = self.speech.states(turns.talker_rows() + max_frames);
+        let state = &mut held.states().talker;
+        let step = talker.prefill(state, rows, [&positions.t, &positions.h, &positions.w]);
+        Ok((held, step))
     }
 
     /// Positions of the talker's prompt: those of its own ids with the media of the user's turns (docs/spec/talker-code2wav.md B.7). As in the reference, which does not tell the talker that a film has sound, such a film is

@@ -80,24 +80,34 @@ impl Attend {
     }
 }
 
+/// What attention reads and writes.
+#[derive(Clone, Copy, Debug)]
+pub struct Attended<'a> {
+    /// f32 `[(query heads + 2 key heads) * 128]`
+    pub qkv: &'a Buffer,
+    /// f32 `[128]` each, of queries and keys.
+    pub norms: [&'a Buffer; 2],
+    /// See [`super::Control`].
+    pub control: &'a Buffer,
+    /// Gets the token's key and value.
+    pub cache: &'a Cache,
+    /// Two halves of `[query heads * 128]`, and the numbers between them.
+    pub output: (&'a Activations, usize),
+    /// What the next launch reads.
+    pub next: &'a Buffer,
+}
+
 /// Writes key and value of the token into the cache, and attends over all of it.
-///
-/// - qkv: f32 `[(query heads + 2 key heads) * 128]`
-/// - norms: f32 `[128]` each, of queries and keys
-/// - control: see [`super::Control`]
-/// - a: two halves of `[query heads * 128]`
-/// - next: what the next launch reads
-pub fn attend(
-    client: &Client,
-    attend: &Attend,
-    qkv: &Buffer,
-    norms: [&Buffer; 2],
-    control: &Buffer,
-    cache: &Cache,
-    (a, columns): (&Activations, usize),
-    next: &Buffer,
-) {
+pub fn attend(client: &Client, attend: &Attend, attended: Attended<'_>) {
     let [heads, kv_heads] = attend.heads;
+    let Attended {
+        qkv,
+        norms,
+        control,
+        cache,
+        output: (a, columns),
+        next,
+    } = attended;
     #[expect(unsafe_code, reason = "kernels are launched without bounds checks")]
     // SAFETY: the lengths are stated above; the rows in the cache are fewer than its capacity.
     unsafe {
@@ -211,7 +221,7 @@ fn attend_kernel(
         both.insert(1usize, words[1]);
         both.insert(2usize, plane_shuffle_xor(words[0], 1u32));
         both.insert(3usize, plane_shuffle_xor(words[1], 1u32));
-        if lane % 2usize == 0usize {
+        if lane & 1usize == 0usize {
             let at = (last * kv_heads + kv) * comptime!(HEAD / 8) + lane / 2usize;
             if plane == 0usize {
                 keys[at] = both;
@@ -394,7 +404,7 @@ fn attend_kernel(
                 let place = (lane % 4usize * 4usize + e) * 8usize + lane / 4usize;
                 let two = outputs[at * comptime!(PITCH / 2) + place / 2usize];
                 let number = select(
-                    place % 2usize == 0usize,
+                    place & 1usize == 0usize,
                     two.extract(0usize),
                     two.extract(1usize),
                 );

@@ -1,19 +1,14 @@
-//! The next token, and its row.
+//! The next token.
 
 use cubecl::prelude::*;
 
-use super::{Attend, Control, LEN, POSITION, RING, STEP, TOKEN, TOKENS};
+use super::{Control, LEN, POSITION, RING, STEP, TOKEN, TOKENS};
 use crate::Buffer;
-use crate::few::write::plane_total;
-use crate::few::{Row, Rows};
 
 /// Cubes that look for the largest score.
 const CUBES: usize = 128;
 /// Units of a cube.
 const UNITS: usize = 256;
-
-/// Rows of tokens, bf16 `[vocabulary, width]`.
-pub type Embedding = Rows;
 
 /// Chooses the token with the largest score, the lower number first among equals.
 #[derive(Clone, Debug)]
@@ -58,39 +53,6 @@ impl Chooser {
                 control.0.arg(),
             );
         }
-    }
-}
-
-/// The row of the chosen token, prepared for the first product.
-///
-/// The angles of its position are written as well.
-///
-/// - norm: f32 `[width]`, the weight of the norm that follows
-pub(super) fn embed(
-    client: &Client,
-    embedding: &Embedding,
-    control: &Control,
-    (row, norm): (&Row, &Buffer),
-    attend: &Attend,
-) {
-    #[expect(unsafe_code, reason = "kernels are launched without bounds checks")]
-    // SAFETY: units stop at the width, and the token is in the vocabulary.
-    unsafe {
-        embed_kernel::launch_unchecked(
-            client,
-            CubeCount::Static(row.width.div_ceil(UNITS) as u32, 1, 1),
-            CubeDim::new_1d(UNITS as u32),
-            embedding.buffer.arg(),
-            control.0.arg(),
-            norm.arg(),
-            row.h.arg(),
-            row.x.buffer.arg(),
-            row.squares.arg(),
-            attend.inverse_frequency.arg(),
-            attend.angles.arg(),
-            row.width as u32,
-            row.columns as u32,
-        );
     }
 }
 
@@ -165,42 +127,5 @@ fn winner(
             }
         }
         sync_cube();
-    }
-}
-
-#[cube(launch_unchecked)]
-fn embed_kernel(
-    embedding: &[half::bf16],
-    control: &[u32],
-    norm: &[f32],
-    h: &mut [f32],
-    x: &mut [half::bf16],
-    squares: &mut [f32],
-    inverse_frequency: &[f32],
-    angles: &mut [f32],
-    width: u32,
-    columns: u32,
-) {
-    let pairs = inverse_frequency.len();
-    if CUBE_POS == 0 && (UNIT_POS as usize) < pairs {
-        let unit = UNIT_POS as usize;
-        let angle = f32::from_bits(control[POSITION]) * inverse_frequency[unit];
-        angles[unit] = angle.cos();
-        angles[pairs + unit] = angle.sin();
-    }
-    let (width, columns) = (width as usize, columns as usize);
-    let at = ABSOLUTE_POS;
-    let mut value = 0.0f32;
-    if at < width {
-        value = f32::cast_from(embedding[control[TOKEN] as usize * width + at]);
-        h[at] = value;
-        let next = value * norm[at];
-        let rounded = half::bf16::cast_from(next);
-        x[at] = rounded;
-        x[columns + at] = half::bf16::cast_from(next - f32::cast_from(rounded));
-    }
-    let square = plane_total(value * value, 16usize);
-    if at < width && at % 16usize == 0usize {
-        squares[at / 16usize] = square;
     }
 }

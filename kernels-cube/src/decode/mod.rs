@@ -6,13 +6,17 @@
 
 mod attend;
 mod choose;
+mod enter;
 mod router;
+mod stack;
 mod step;
 
-pub use attend::{Attend, Cache, attend};
-pub use choose::{Chooser, Embedding};
-pub use router::{Choice, Routing, router};
-pub use step::{FeedForward, Layer, Step};
+pub use attend::{Attend, Attended, Cache, attend};
+pub use choose::Chooser;
+pub use enter::{Embedding, Entry, leave};
+pub use router::{Choice, Router, Routing, router};
+pub use stack::{FeedForward, Layer, Shared, Stack};
+pub use step::Step;
 
 use cubecl::bytes::Bytes;
 use cubecl::prelude::*;
@@ -85,7 +89,7 @@ pub(crate) fn arrive(counters: &mut [u32], at: usize) -> u32 {
 pub(crate) fn warm(memory: &[Vector<u32, Const<4>>]) {
     // A line of the cache has 128 bytes.
     let lines = memory.len() / 8usize;
-    let units = (CUBE_COUNT * CUBE_DIM as usize) as usize;
+    let units = CUBE_COUNT * CUBE_DIM as usize;
     let mut line = ABSOLUTE_POS;
     while line < lines {
         let address = memory[line * 8usize..].as_ptr();

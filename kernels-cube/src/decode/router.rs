@@ -26,6 +26,17 @@ pub struct Routing {
     pub normalize: bool,
 }
 
+/// What the router reads: a row an expert, and the row that weighs the shared expert.
+#[derive(Clone, Debug)]
+pub struct Router {
+    /// `[experts, width]`
+    pub weights: Rows,
+    /// `[1, width]`
+    pub shared: Option<Rows>,
+    /// How experts are chosen.
+    pub routing: Routing,
+}
+
 /// The experts that were chosen.
 #[derive(Clone, Debug)]
 pub struct Choice {
@@ -33,6 +44,10 @@ pub struct Choice {
     pub ids: Buffer,
     /// Their shares of the softmax, f32 `[top_k]`.
     pub shares: Buffer,
+    /// The only number of the shared expert, u32 `[1]`.
+    pub shared_id: Buffer,
+    /// Its share, f32 `[1]`.
+    pub shared: Buffer,
     /// f32 `[experts]`
     scores: Buffer,
     /// How many cubes are done.
@@ -46,44 +61,48 @@ impl Choice {
         Self {
             ids: Buffer::empty(client, u32::elem_type_native(), top_k),
             shares: Buffer::empty(client, f32::elem_type_native(), top_k),
+            shared_id: Buffer::numbers(client, &[0]),
+            shared: Buffer::empty(client, f32::elem_type_native(), 1),
             scores: Buffer::empty(client, f32::elem_type_native(), experts),
             counter: Buffer::numbers(client, &[0]),
         }
     }
 }
 
-/// Chooses experts by the scores `weights * row`, divided by the root mean square of the row.
+/// Chooses experts by the scores `weights * row`, divided by the root mean square of the row; the shared expert's share is
+/// the logistic function of its score.
 ///
 /// - next: what a launch reads soon
-pub fn router(
-    client: &Client,
-    weights: &Rows,
-    row: &Row,
-    routing: Routing,
-    choice: &Choice,
-    next: &Buffer,
-) {
+pub fn router(client: &Client, router: &Router, row: &Row, choice: &Choice, next: &Buffer) {
+    let Router {
+        weights,
+        shared,
+        routing,
+    } = router;
+    let cubes = weights.rows + usize::from(shared.is_some());
     #[expect(unsafe_code, reason = "kernels are launched without bounds checks")]
     // SAFETY: a cube reads a row of the weights and the row.
     unsafe {
         router_kernel::launch_unchecked(
             client,
-            CubeCount::Static(weights.rows as u32, 1, 1),
+            CubeCount::Static(cubes as u32, 1, 1),
             CubeDim::new_2d(32, PLANES as u32),
             weights.buffer.vectors(8),
+            shared.as_ref().unwrap_or(weights).buffer.vectors(8),
             row.x.buffer.vectors(8),
             row.squares.arg(),
             choice.scores.arg(),
             choice.counter.arg(),
             choice.ids.arg(),
             choice.shares.arg(),
+            choice.shared.arg(),
             next.bytes(16),
             (weights.width / 8) as u32,
             (row.columns / 8) as u32,
             row.squares.len() as u32,
             1.0 / row.width as f32,
             row.eps,
-            routing,
+            *routing,
         );
     }
 }
@@ -91,12 +110,14 @@ pub fn router(
 #[cube(launch_unchecked)]
 fn router_kernel(
     weights: &[Vector<half::bf16, N8>],
+    shared_weights: &[Vector<half::bf16, N8>],
     x: &[Vector<half::bf16, N8>],
     squares: &[f32],
     scores: &mut [f32],
     counter: &mut [u32],
     ids: &mut [u32],
     shares: &mut [f32],
+    shared: &mut [f32],
     next: &[Vector<u32, Const<4>>],
     width: u32,
     columns: u32,
@@ -108,10 +129,15 @@ fn router_kernel(
     let lane = UNIT_POS_X as usize;
     let plane = UNIT_POS_Y as usize;
     let (width, columns) = (width as usize, columns as usize);
+    let is_shared = CUBE_POS_X as usize == routing.experts;
     let mut sum = Vector::<f32, N8>::new(0.0f32);
     let mut at = UNIT_POS as usize;
     while at < width {
-        let weight = Vector::<f32, N8>::cast_from(weights[CUBE_POS_X as usize * width + at]);
+        let expert = select(is_shared, 0usize, CUBE_POS_X as usize);
+        let mut weight = Vector::<f32, N8>::cast_from(weights[expert * width + at]);
+        if is_shared {
+            weight = Vector::<f32, N8>::cast_from(shared_weights[at]);
+        }
         let hi = Vector::<f32, N8>::cast_from(x[at]);
         let lo = Vector::<f32, N8>::cast_from(x[columns + at]);
         sum += weight * (hi + lo);
@@ -141,8 +167,14 @@ fn router_kernel(
             dot += room[i];
             square += room[comptime!(PLANES + i)];
         }
-        scores[CUBE_POS_X as usize] = dot * (square * inverse_width + eps).inverse_sqrt();
-        turn[0] = arrive(counter, 0usize);
+        let score = dot * (square * inverse_width + eps).inverse_sqrt();
+        if is_shared {
+            shared[0] = 1.0f32 / (1.0f32 + (-score).exp());
+            turn[0] = u32::new(u32::MAX as i64);
+        } else {
+            scores[CUBE_POS_X as usize] = score;
+            turn[0] = arrive(counter, 0usize);
+        }
     }
     sync_cube();
     if turn[0] == comptime!(routing.experts as u32 - 1) {

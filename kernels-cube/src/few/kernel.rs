@@ -12,8 +12,15 @@ use crate::Buffer;
 type N4 = Const<4>;
 
 /// A launch of [`few_kernel`].
-pub(super) struct Launch {
+pub(super) struct Launch<'a> {
+    pub(super) weights: &'a Weights,
     pub(super) work: Work,
+    pub(super) x: &'a Buffer,
+    pub(super) y: &'a Buffer,
+    /// The numbers of the experts, and their weights.
+    pub(super) chosen: Option<[&'a Buffer; 2]>,
+    /// The residual row, with the weight of the norm that follows if it is written.
+    pub(super) row: Option<(&'a Row, &'a Buffer)>,
     /// Rows, or choices of rows, of which each has cubes of its own.
     pub(super) jobs: usize,
     /// Columns of a job.
@@ -25,53 +32,19 @@ pub(super) struct Launch {
     pub(super) slots: usize,
 }
 
-impl Launch {
-    /// A product with the only row.
-    pub(super) fn of_row(
-        client: &Client,
-        mode: Mode,
-        weights: &Weights,
-        split: bool,
-        slots: usize,
-        x_stride: usize,
-    ) -> Self {
-        debug_assert!(
-            crate::packed::tiles::runs_on(client),
-            "a device with matrix units"
-        );
-        let columns = if split { 2 } else { 1 };
-        let summed = if mode == Mode::Down { slots } else { 1 };
-        Self {
-            work: Work::new(mode, weights, split, [1, columns, summed]),
-            jobs: 1,
-            columns,
-            x_stride,
-            stride: 0,
-            slots,
-        }
-    }
-
-    /// `chosen` are the numbers of the experts and their weights; `row` is the residual row, with the weight of the norm
-    /// that follows if it is written.
-    pub(super) fn go(
-        &self,
-        client: &Client,
-        weights: &Weights,
-        x: &Buffer,
-        y: &Buffer,
-        chosen: Option<[&Buffer; 2]>,
-        row: Option<(&Row, &Buffer)>,
-    ) {
+impl Launch<'_> {
+    pub(super) fn go(&self, client: &Client) {
+        let Self { weights, .. } = *self;
         let work = Work {
-            listed: chosen.is_some(),
+            listed: self.chosen.is_some(),
             ..self.work
         };
         let [codes, scales, gains] = weights.buffers();
-        let [ids, shares] = chosen.unwrap_or([codes, gains]);
-        let (h, squares, norm) = row.map_or((y, gains, gains), |(row, norm)| {
+        let [ids, shares] = self.chosen.unwrap_or([codes, gains]);
+        let (h, squares, norm) = self.row.map_or((self.y, gains, gains), |(row, norm)| {
             (&row.h, &row.squares, norm)
         });
-        let (width, eps) = row.map_or((1, 0.0), |(row, _)| (row.width, row.eps));
+        let (width, eps) = self.row.map_or((1, 0.0), |(row, _)| (row.width, row.eps));
         #[expect(unsafe_code, reason = "kernels are launched without bounds checks")]
         // SAFETY: the functions of this module state the lengths; rows and tiles beyond the last are read again and not
         // written; what a kernel does not need is not touched.
@@ -87,13 +60,13 @@ impl Launch {
                 codes.vectors(if work.form.is_tiles() { 4 } else { 8 }),
                 scales.arg(),
                 gains.arg(),
-                x.vectors(8),
+                self.x.vectors(8),
                 ids.arg(),
                 shares.arg(),
                 norm.arg(),
                 h.arg(),
                 squares.arg(),
-                y.arg(),
+                self.y.arg(),
                 weights.rows() as u32,
                 weights.tiles(work.mode) as u32,
                 weights.pairs() as u32,
@@ -106,7 +79,7 @@ impl Launch {
                 1.0 / width as f32,
                 eps,
                 work,
-                y.elem,
+                self.y.elem,
             );
         }
     }
@@ -134,6 +107,10 @@ pub(super) struct Place {
 }
 
 #[cube(launch_unchecked)]
+#[allow(
+    clippy::too_many_lines,
+    reason = "where a plane's part lies, then load, multiply and write"
+)]
 fn few_kernel<Y: Float>(
     codes: &[Vector<u32, N4>],
     scales: &[u32],

@@ -68,14 +68,19 @@ impl Row {
 pub fn few(client: &Client, weights: &Weights, (x, rows): (&Activations, usize), y: &Buffer) {
     let columns = rows * x.halves();
     let launch = Launch {
+        weights,
         work: Work::new(Mode::Dense, weights, x.split, [1, columns, 1]),
+        x: &x.buffer,
+        y,
+        chosen: None,
+        row: None,
         jobs: 1,
         columns,
         x_stride: weights.columns(),
         stride: weights.rows(),
         slots: 1,
     };
-    launch.go(client, weights, &x.buffer, y, None, None);
+    launch.go(client);
 }
 
 /// `silu(gate) * up` of the chosen experts of each row, as [`Activations`] for [`down`].
@@ -90,14 +95,19 @@ pub fn gate_up(
     (h, stride): (&Buffer, usize),
 ) {
     let launch = Launch {
+        weights,
         work: Work::new(Mode::GateUp, weights, x.split, [ids.len(), x.halves(), 1]),
+        x: &x.buffer,
+        y: h,
+        chosen: Some([ids, ids]),
+        row: None,
         jobs: ids.len(),
         columns: x.halves(),
         x_stride: weights.columns(),
         stride,
         slots,
     };
-    launch.go(client, weights, &x.buffer, h, Some([ids, ids]), None);
+    launch.go(client);
 }
 
 /// The weighted sum of the chosen experts of each row.
@@ -114,44 +124,38 @@ pub fn down(
 ) {
     let jobs = ids.len() / slots;
     let launch = Launch {
+        weights,
         work: Work::new(Mode::Down, weights, h.split, [jobs, h.halves(), slots]),
+        x: &h.buffer,
+        y,
+        chosen: Some([ids, shares]),
+        row: None,
         jobs,
         columns: h.halves(),
         x_stride: weights.columns(),
         stride: weights.rows(),
         slots,
     };
-    launch.go(client, weights, &h.buffer, y, Some([ids, shares]), None);
+    launch.go(client);
 }
 
 /// The normed row times the weights: f32 `[rows of the weights]`.
 pub fn normed(client: &Client, weights: &Weights, row: &Row, y: &Buffer) {
-    let mut launch = Launch::of_row(client, Mode::Dense, weights, row.x.split, 1, row.columns);
-    launch.work = launch.work.normed(row);
-    launch.stride = weights.rows();
-    launch.go(client, weights, &row.x.buffer, y, None, Some((row, &row.h)));
-}
-
-/// Adds `weights * x` to the row, and prepares it for the next product.
-///
-/// - norm: f32 `[width]`, the weight of the norm that follows
-pub fn residual(
-    client: &Client,
-    weights: &Weights,
-    (x, columns): (&Activations, usize),
-    (row, norm): (&Row, &Buffer),
-) {
-    let mut launch = Launch::of_row(client, Mode::Dense, weights, x.split, 1, columns);
-    launch.work = launch.work.residual();
-    launch.stride = row.columns;
-    launch.go(
-        client,
+    let halves = row.x.halves();
+    let launch = Launch {
         weights,
-        &x.buffer,
-        &row.x.buffer,
-        None,
-        Some((row, norm)),
-    );
+        work: Work::new(Mode::Dense, weights, row.x.split, [1, halves, 1]).normed(row),
+        x: &row.x.buffer,
+        y,
+        chosen: None,
+        row: Some((row, &row.h)),
+        jobs: 1,
+        columns: halves,
+        x_stride: row.columns,
+        stride: weights.rows(),
+        slots: 1,
+    };
+    launch.go(client);
 }
 
 /// `silu(gate) * up` of the normed row, of the chosen experts.
@@ -165,27 +169,47 @@ pub fn normed_gate_up(
     ids: Option<&Buffer>,
     (h, stride): (&Activations, usize),
 ) {
-    let slots = ids.map_or(1, Buffer::len);
-    let mut launch = Launch::of_row(
-        client,
-        Mode::GateUp,
+    let (halves, slots) = (row.x.halves(), ids.map_or(1, Buffer::len));
+    let launch = Launch {
         weights,
-        row.x.split,
+        work: Work::new(Mode::GateUp, weights, row.x.split, [1, halves, 1]).normed(row),
+        x: &row.x.buffer,
+        y: &h.buffer,
+        chosen: ids.map(|ids| [ids, ids]),
+        row: Some((row, &row.h)),
+        jobs: slots,
+        columns: halves,
+        x_stride: row.columns,
+        stride,
         slots,
-        row.columns,
-    );
-    launch.work = launch.work.normed(row);
-    launch.jobs = slots;
-    launch.stride = stride;
-    let ids = ids.map(|ids| [ids, ids]);
-    launch.go(
-        client,
+    };
+    launch.go(client);
+}
+
+/// Adds `weights * x` to the row, and prepares it for the next product.
+///
+/// - norm: f32 `[width]`, the weight of the norm that follows
+pub fn residual(
+    client: &Client,
+    weights: &Weights,
+    (x, columns): (&Activations, usize),
+    (row, norm): (&Row, &Buffer),
+) {
+    let work = Work::new(Mode::Dense, weights, x.split, [1, x.halves(), 1]);
+    let launch = Launch {
         weights,
-        &row.x.buffer,
-        &h.buffer,
-        ids,
-        Some((row, &row.h)),
-    );
+        work: work.residual(),
+        x: &x.buffer,
+        y: &row.x.buffer,
+        chosen: None,
+        row: Some((row, norm)),
+        jobs: 1,
+        columns: x.halves(),
+        x_stride: columns,
+        stride: row.columns,
+        slots: 1,
+    };
+    launch.go(client);
 }
 
 /// Adds the weighted sum of the chosen experts to the row, and prepares it for the next product.
@@ -199,15 +223,20 @@ pub fn residual_down(
     [ids, shares]: [&Buffer; 2],
     (row, norm): (&Row, &Buffer),
 ) {
-    let mut launch = Launch::of_row(client, Mode::Down, weights, h.split, ids.len(), stride);
-    launch.work = launch.work.residual();
-    launch.stride = row.columns;
-    launch.go(
-        client,
+    let slots = ids.len();
+    let work = Work::new(Mode::Down, weights, h.split, [1, h.halves(), slots]);
+    let launch = Launch {
         weights,
-        &h.buffer,
-        &row.x.buffer,
-        Some([ids, shares]),
-        Some((row, norm)),
-    );
+        work: work.residual(),
+        x: &h.buffer,
+        y: &row.x.buffer,
+        chosen: Some([ids, shares]),
+        row: Some((row, norm)),
+        jobs: 1,
+        columns: h.halves(),
+        x_stride: stride,
+        stride: row.columns,
+        slots,
+    };
+    launch.go(client);
 }

@@ -14,6 +14,10 @@ type N4 = Const<4>;
 
 /// Matrices of weights.
 #[derive(Clone, Debug)]
+#[expect(
+    clippy::large_enum_variant,
+    reason = "both are handles, and a layer has a few of them"
+)]
 pub enum Weights {
     /// Packed values in tiles.
     Tiles(tiles::Matrix),

@@ -70,6 +70,12 @@ impl SelfAttention {
         }
     }
 
+    /// Query heads and key heads.
+    #[must_use]
+    pub fn heads(&self) -> [usize; 2] {
+        [self.size.heads, self.size.kv_heads]
+    }
+
     /// The weights, where a captured step can use them: queries, keys and values, the output, and the norms of queries and
     /// keys, which have the epsilon of the other norms.
     #[must_use]

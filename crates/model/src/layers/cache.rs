@@ -57,6 +57,15 @@ impl KvCache {
         self.capacity
     }
 
+    /// Counts rows that something else wrote behind the last.
+    ///
+    /// # Panics
+    /// When there is no room for them.
+    pub fn advance(&mut self, rows: usize) {
+        self.len += rows;
+        assert!(self.len <= self.capacity, "a cache has room for its rows");
+    }
+
     /// Forgets all rows but the first `len`.
     pub fn truncate(&mut self, len: usize) {
         self.len = self.len.min(len);

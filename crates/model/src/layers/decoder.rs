@@ -1,10 +1,10 @@
 //! The decoder layer of thinker, talker and code predictor.
 
 use burn::tensor::Tensor;
-use burn_omni_ops::decode::{FeedForwardParts, LayerParts};
+use burn_omni_ops::decode::{FeedForwardParts, LayerParts, StackParts};
 use burn_omni_quant::Weights;
 
-use super::{AttentionSize, KvCache, Mlp, RmsNorm, RopeTable, SelfAttention, SparseMoe};
+use super::{AttentionSize, KvCache, Mlp, RmsNorm, Rope, RopeTable, SelfAttention, SparseMoe};
 
 /// The feed-forward block of a layer.
 #[derive(Clone, Debug)]
@@ -54,9 +54,28 @@ impl DecoderLayer {
         }
     }
 
-    /// The weights, and the memory of the cache, where a captured step can use them.
+    /// Layers and their caches, where a captured step can use them.
     #[must_use]
-    pub fn parts(&self, cache: &KvCache) -> Option<LayerParts> {
+    pub fn stack(
+        layers: &[Self],
+        caches: &[KvCache],
+        norm: &RmsNorm,
+        rope: &Rope,
+    ) -> Option<StackParts> {
+        let heads = layers.first()?.self_attn.heads();
+        let layers = layers.iter().zip(caches);
+        let layers: Option<Vec<_>> = layers.map(|(layer, cache)| layer.parts(cache)).collect();
+        Some(StackParts {
+            layers: layers?,
+            norm: norm.weight().clone(),
+            eps: norm.eps(),
+            heads,
+            inverse_frequency: rope.inverse_frequency().to_vec(),
+        })
+    }
+
+    /// The weights, and the memory of the cache, where a captured step can use them.
+    fn parts(&self, cache: &KvCache) -> Option<LayerParts> {
         let norms = [&self.input_layernorm, &self.post_attention_layernorm];
         let eps = norms[0].eps();
         (norms[1].eps() == eps).then_some(())?;

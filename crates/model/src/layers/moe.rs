@@ -2,8 +2,8 @@
 
 use burn::tensor::{Tensor, activation};
 use burn_omni_ops as ops;
-use burn_omni_ops::decode::FeedForwardParts;
-use burn_omni_quant::{Bias, Experts, Linear, Weight, Weights};
+use burn_omni_ops::decode::{FeedForwardParts, Matrices, SharedParts};
+use burn_omni_quant::{Bias, Experts, Linear, Weights};
 
 use super::Mlp;
 use crate::config::MoeConfig;
@@ -72,19 +72,22 @@ impl SparseMoe {
         }
     }
 
-    /// The weights, where a captured step can use them: it has no shared expert.
+    /// The weights, where a captured step can use them.
     #[must_use]
     pub fn parts(&self) -> Option<FeedForwardParts> {
-        let Weight::Dense(router) = self.gate.weight() else {
-            return None;
+        let shared = match &self.shared {
+            None => None,
+            Some(shared) => Some(SharedParts {
+                gate: dense(&shared.shared_expert_gate)?,
+                matrices: shared.shared_expert.matrices()?,
+            }),
         };
-        self.shared.is_none().then_some(())?;
-        self.gate.matrices()?;
         Some(FeedForwardParts::Sparse {
-            router: router.clone(),
+            router: dense(&self.gate)?,
             top_k: self.size.top_k,
             normalize: self.size.normalize,
             experts: self.experts.matrices()?,
+            shared,
         })
     }
 
@@ -108,5 +111,13 @@ impl SparseMoe {
             }
             None => routed,
         }
+    }
+}
+
+/// A matrix that is not packed, where there is nothing else.
+fn dense(linear: &Linear) -> Option<Tensor<2>> {
+    match linear.matrices()? {
+        Matrices::Dense(matrix) => Some(matrix.squeeze_dim(0)),
+        Matrices::Packed(_) => None,
     }
 }

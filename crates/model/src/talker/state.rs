@@ -1,6 +1,7 @@
 //! What the talker remembers of a stream.
 
 use burn::tensor::{DType, Device};
+use burn_omni_ops::decode::Pass;
 
 use crate::config::TalkerTextConfig;
 use crate::layers::KvCache;
@@ -10,6 +11,8 @@ use crate::layers::KvCache;
 pub struct TalkerState {
     pub(super) caches: Vec<KvCache>,
     pub(super) next_position: f32,
+    /// The pass of one row, where the device captured it.
+    pub(super) pass: Option<Pass>,
 }
 
 /// A place in a talker's sequence, to which its state can go back.
@@ -31,7 +34,16 @@ impl TalkerState {
                 .map(|_| KvCache::new(capacity, size, dtype, device))
                 .collect(),
             next_position: 0.0,
+            pass: None,
         }
+    }
+
+    /// Forgets everything.
+    pub fn clear(&mut self) {
+        self.rewind(TalkerPlace {
+            rows: 0,
+            next_position: 0.0,
+        });
     }
 
     /// Rows seen so far.

@@ -17,8 +17,6 @@ pub struct TextDecoder {
     norm: RmsNorm,
     rope: Rope,
     accept_hidden_layer: Option<usize>,
-    /// `num_attention_heads`
-    heads: usize,
     /// Rows and width of a key or value, for caches.
     kv_shape: [usize; 2],
     dtype: DType,
@@ -100,7 +98,6 @@ impl TextDecoder {
                 config.rope.mrope_section,
             ),
             accept_hidden_layer,
-            heads: config.num_attention_heads,
             kv_shape: [config.num_key_value_heads, config.head_dim],
             dtype: weights.dtype(),
             device: weights.device().clone(),
@@ -131,16 +128,10 @@ impl TextDecoder {
         embedding: Tensor<2>,
         head: Matrices,
     ) -> Option<DecoderParts> {
-        let layers = self.layers.iter().zip(&state.caches);
-        let layers: Option<Vec<_>> = layers.map(|(layer, cache)| layer.parts(cache)).collect();
         Some(DecoderParts {
+            stack: DecoderLayer::stack(&self.layers, &state.caches, &self.norm, &self.rope)?,
             embedding,
-            layers: layers?,
-            norm: self.norm.weight().clone(),
-            eps: self.norm.eps(),
             head,
-            heads: [self.heads, self.kv_shape[0]],
-            inverse_frequency: self.rope.inverse_frequency().to_vec(),
         })
     }
 

@@ -4,16 +4,21 @@ use burn::tensor::{DType, Device, Tensor};
 use burn_cubecl::CubeBackend;
 use burn_cubecl::tensor::CubeTensor;
 use burn_omni_kernels::Buffer;
-use burn_omni_kernels::decode::{Attend, Cache, FeedForward, Layer, RING, Routing, Step, TOKENS};
-use burn_omni_kernels::few::{Rows, Weights};
+use burn_omni_kernels::decode::{
+    Attend, Cache, Entry, FeedForward, Layer, RING, Router, Routing, Stack, Step, TOKENS, leave,
+};
+use burn_omni_kernels::few::{self, Rows, Weights};
 use burn_omni_kernels::packed::tiles;
 use cubecl::client::Graph;
 use cubecl::prelude::*;
 
-use super::buffers::flat;
+use super::buffers::{flat, tensor};
 use super::packed::{in_tiles, tiled};
 use crate::Packed;
-use crate::decode::{DecodeError, DecoderParts, FeedForwardParts, LayerParts, Matrices};
+use crate::decode::{
+    DecodeError, DecoderParts, FeedForwardParts, LayerParts, Matrices, PassParts, SharedParts,
+    StackParts,
+};
 
 /// Numbers of a head.
 const HEAD: usize = 128;
@@ -47,36 +52,17 @@ impl Captured {
     }
 
     pub(crate) fn new(parts: DecoderParts) -> Option<Self> {
-        let [heads, kv_heads] = parts.heads;
-        let cache = parts.layers.first()?.cache[0].dims();
-        let fits = heads.is_multiple_of(kv_heads)
-            && heads / kv_heads <= 8
-            && cache[2] == HEAD
-            && parts.inverse_frequency.len() == HEAD / 2;
-        let client = primitive(parts.embedding.clone())?.client;
-        if !fits || !tiles::runs_on(&client) {
-            return None;
-        }
-        #[expect(
-            clippy::cast_possible_truncation,
-            reason = "an epsilon is an f32 everywhere"
-        )]
-        let eps = parts.eps as f32;
-        let layers: Option<Vec<Layer>> = parts.layers.into_iter().map(layer).collect();
-        let step = Step::new(
-            &client,
-            rows(parts.embedding.unsqueeze())?,
-            layers?,
-            (f32s(parts.norm)?, eps),
-            weights(parts.head)?,
-            Attend::new(&client, parts.heads, eps, &parts.inverse_frequency),
-        );
-        let graph = capture(&client, &step).ok()?;
+        let capacity = parts.stack.layers.first()?.cache[0].dims()[0];
+        let Stacked { client, stack, .. } = Stacked::new(parts.stack)?;
+        let embedding = rows(parts.embedding.unsqueeze())?;
+        let step = Step::new(&client, embedding, stack, weights(parts.head)?);
+        step.stack.control.start(&client, 0, 0, 0.0);
+        let graph = capture(&client, || step.launch(&client)).ok()?;
         Some(Self {
             graph,
             step,
             client,
-            capacity: cache[0],
+            capacity,
             len: 0,
             launched: 0,
             read: 0,
@@ -89,7 +75,10 @@ impl Captured {
 
     pub(crate) fn start(&mut self, token: u32, len: usize, position: f32) {
         let rows = u32::try_from(len).expect("caches have less than 2^32 rows");
-        self.step.control.start(&self.client, token, rows, position);
+        self.step
+            .stack
+            .control
+            .start(&self.client, token, rows, position);
         (self.len, self.launched, self.read) = (len, 0, 0);
     }
 
@@ -98,7 +87,7 @@ impl Captured {
             self.launch()?;
         }
         // The read is queued before the next step is, and waited for while that runs.
-        let control = self.step.control.0.handle.clone();
+        let control = self.step.stack.control.0.handle.clone();
         let client = self.client.clone();
         let words = client.read_async(vec![control]);
         if self.len + self.launched < self.capacity {
@@ -133,20 +122,175 @@ fn failed(error: impl std::fmt::Display) -> DecodeError {
     DecodeError::Device(error.to_string())
 }
 
-/// Launches the step once, which compiles its kernels, and records it.
-fn capture(client: &Client, step: &Step) -> Result<Graph, Box<dyn std::error::Error>> {
+/// Launches once, which compiles kernels, and records.
+fn capture(client: &Client, launch: impl Fn()) -> Result<Graph, Box<dyn std::error::Error>> {
+    let done = Buffer::numbers(client, &[0]);
     client.graph_prepare()?;
-    step.control.start(client, 0, 0, 0.0);
-    step.launch(client);
-    let warm = client.read_one(step.control.0.handle.clone());
-    if let Err(error) = warm {
+    launch();
+    if let Err(error) = client.read_one(done.handle) {
         // Unwinds what was prepared.
         drop(client.stop_capture());
         return Err(Box::new(error));
     }
     client.start_capture()?;
-    step.launch(client);
+    launch();
     Ok(client.stop_capture()?)
+}
+
+/// A stack on its device.
+struct Stacked {
+    client: Client,
+    stack: Stack,
+    /// A tensor of the device.
+    like: CubeTensor,
+}
+
+impl Stacked {
+    fn new(parts: StackParts) -> Option<Self> {
+        let [heads, kv_heads] = parts.heads;
+        let width = parts.norm.dims()[0];
+        let fits = heads.is_multiple_of(kv_heads)
+            && heads / kv_heads <= 8
+            && parts.layers.first()?.cache[0].dims()[2] == HEAD
+            && parts.inverse_frequency.len() == HEAD / 2;
+        let like = primitive(parts.norm.clone())?;
+        let client = like.client.clone();
+        if !fits || !tiles::runs_on(&client) {
+            return None;
+        }
+        #[expect(
+            clippy::cast_possible_truncation,
+            reason = "an epsilon is an f32 everywhere"
+        )]
+        let eps = parts.eps as f32;
+        let layers: Option<Vec<Layer>> = parts.layers.into_iter().map(layer).collect();
+        let attend = Attend::new(&client, parts.heads, eps, &parts.inverse_frequency);
+        let stack = Stack::new(&client, width, layers?, (f32s(parts.norm)?, eps), attend);
+        Some(Self {
+            client,
+            stack,
+            like,
+        })
+    }
+}
+
+/// A pass of one row, captured.
+#[derive(Clone)]
+pub(crate) struct CapturedPass {
+    graph: Graph,
+    client: Client,
+    stack: Stack,
+    like: CubeTensor,
+    tables: Vec<Rows>,
+    heads: Vec<Weights>,
+    scores: Buffer,
+    hidden: Buffer,
+    sum: Buffer,
+}
+
+impl std::fmt::Debug for CapturedPass {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("CapturedPass").finish_non_exhaustive()
+    }
+}
+
+impl CapturedPass {
+    pub(crate) fn new(parts: PassParts) -> Option<Self> {
+        let Stacked {
+            client,
+            stack,
+            like,
+        } = Stacked::new(parts.stack)?;
+        let tables: Option<Vec<_>> = parts
+            .tables
+            .into_iter()
+            .map(|x| rows(x.unsqueeze()))
+            .collect();
+        let heads: Option<Vec<_>> = parts.heads.into_iter().map(weights).collect();
+        let heads = heads?;
+        let f32 = f32::elem_type_native();
+        let scores = heads.iter().map(Weights::rows).max()?;
+        let room = |count| Buffer::empty(&client, f32, count);
+        let (hidden, sum, scores) = (room(stack.row.width), room(stack.row.width), room(scores));
+        let zeros = Buffer::of(&client, &vec![0.0_f32; stack.row.width]);
+        let row = (&stack.row, stack.first_norm());
+        let place = (&stack.control, &stack.attend);
+        Entry::Row(&zeros).launch(&client, place, row, (0, 0.0));
+        let graph = capture(&client, || stack.launch(&client)).ok()?;
+        Some(Self {
+            graph,
+            client,
+            like,
+            tables: tables?,
+            heads,
+            scores,
+            hidden,
+            sum,
+            stack,
+        })
+    }
+
+    pub(crate) fn row(&self, row: Tensor<2>, len: usize, position: f32) {
+        let row = primitive(row.cast(DType::F32)).expect("rows are on the device of the weights");
+        self.enter(Entry::Row(&flat(row)), len, position);
+        self.replay();
+    }
+
+    pub(crate) fn token(&self, (table, id): (usize, u32), len: usize, position: f32) {
+        self.enter(self.entry(table, id, false), len, position);
+        self.replay();
+    }
+
+    pub(crate) fn sum(&self, (table, id): (usize, u32), begins: bool) {
+        self.enter(self.entry(table, id, begins), 0, 0.0);
+    }
+
+    pub(crate) fn scores(&self, head: usize) -> Tensor<2> {
+        let head = &self.heads[head];
+        let scores = self.scores.part(0, head.rows());
+        few::normed(&self.client, head, &self.stack.row, &scores);
+        self.tensor(scores)
+    }
+
+    pub(crate) fn hidden(&self) -> Tensor<2> {
+        leave(&self.client, &self.stack.row, &self.hidden);
+        self.tensor(self.hidden.clone())
+    }
+
+    pub(crate) fn summed(&self) -> Tensor<2> {
+        self.tensor(self.sum.clone())
+    }
+
+    fn entry(&self, table: usize, id: u32, begins: bool) -> Entry<'_> {
+        let table = &self.tables[table];
+        assert!((id as usize) < table.rows, "token {id} is not in its table");
+        Entry::Token {
+            table,
+            id,
+            sum: &self.sum,
+            begins,
+        }
+    }
+
+    fn enter(&self, entry: Entry<'_>, len: usize, position: f32) {
+        let stack = &self.stack;
+        let row = (&stack.row, stack.first_norm());
+        let len = u32::try_from(len).expect("caches have less than 2^32 rows");
+        let place = (&stack.control, &stack.attend);
+        entry.launch(&self.client, place, row, (len, position));
+    }
+
+    fn replay(&self) {
+        #[expect(unsafe_code, reason = "the graph works on the buffers of `stack`")]
+        // SAFETY: `stack` holds them as long as the graph.
+        unsafe { self.graph.replay() }.expect("a captured pass runs");
+    }
+
+    fn tensor(&self, buffer: Buffer) -> Tensor<2> {
+        let shape = [1, buffer.len()];
+        let tensor = tensor(&self.like, buffer, shape, DType::F32);
+        Tensor::from_primitive::<CubeBackend>(tensor)
+    }
 }
 
 fn layer(parts: LayerParts) -> Option<Layer> {
@@ -167,15 +311,32 @@ fn layer(parts: LayerParts) -> Option<Layer> {
                 top_k,
                 normalize,
                 experts: [gate_up, down],
-            } => FeedForward::Sparse {
-                routing: Routing {
-                    experts: router.dims()[0],
-                    top_k,
-                    normalize,
-                },
-                router: rows(router.unsqueeze())?,
-                experts: [weights(gate_up)?, weights(down)?],
-            },
+                shared,
+            } => {
+                let (gate, shared) = match shared {
+                    None => (None, None),
+                    Some(SharedParts {
+                        gate,
+                        matrices: [gate_up, down],
+                    }) => (
+                        Some(rows(gate.unsqueeze())?),
+                        Some([weights(gate_up)?, weights(down)?]),
+                    ),
+                };
+                FeedForward::Sparse {
+                    router: Router {
+                        routing: Routing {
+                            experts: router.dims()[0],
+                            top_k,
+                            normalize,
+                        },
+                        weights: rows(router.unsqueeze())?,
+                        shared: gate,
+                    },
+                    experts: [weights(gate_up)?, weights(down)?],
+                    shared,
+                }
+            }
         },
         cache: Cache {
             keys: bf16s(keys)?,
