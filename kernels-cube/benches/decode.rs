@@ -206,7 +206,7 @@ struct SmallLayer {
 
 const HIDDEN: usize = 320;
 const INNER: usize = 192;
-const SHARED: usize = 96;
+const SHARED: usize = 64;
 const VOCABULARY: usize = 500;
 const EPS: f32 = 1e-6;
 
@@ -741,7 +741,13 @@ impl Thinker {
         let ids = Buffer::of(client, &(0..8).map(|i| i * 11 + 3).collect::<Vec<u32>>());
         let shares = Buffer::of(client, &[0.125_f32; 8]);
         self.time("gate_up", 8 * 1536 * 2048 / 16 * 9, |layer| {
-            few::normed_gate_up(client, &experts(layer).1[0], &row, Some(&ids), (&h, 768));
+            few::normed_gate_up(
+                client,
+                experts(layer).1.each_ref(),
+                &row,
+                Some(&ids),
+                (&h, 768),
+            );
         });
         self.time("down", 8 * 768 * 2048 / 16 * 9, |layer| {
             few::residual_down(

@@ -20,7 +20,7 @@ const UNITS: usize = PLANES * 32;
 pub struct Routing {
     /// How many there are.
     pub experts: usize,
-    /// How many are chosen.
+    /// How many are chosen, at most 32.
     pub top_k: usize,
     /// Whether the weights of the chosen add up to one, or those of all.
     pub normalize: bool,
@@ -181,56 +181,102 @@ fn router_kernel(
         if UNIT_POS == 0 {
             counter[0] = 0u32;
         }
-        choose(scores, ids, shares, routing);
+        if plane == 0usize {
+            choose(scores, ids, shares, routing);
+        }
     }
 }
 
-/// An expert is chosen if few are above it: every unit counts for its own.
+/// Chooses by one plane: the largest of the scores that are left, as often as experts are wanted.
 #[cube]
 fn choose(scores: &mut [f32], ids: &mut [u32], shares: &mut [f32], #[comptime] routing: Routing) {
-    let padded = comptime!(routing.experts.next_multiple_of(UNITS));
-    let mut all = Shared::<[f32]>::new_slice(padded);
-    let mut top = Shared::<[f32]>::new_slice(routing.top_k);
-    let unit = UNIT_POS as usize;
+    let lane = UNIT_POS_X;
+    let own = comptime!(routing.experts.div_ceil(32));
+    // Numbers that are ordered as the scores are; 0 is below all.
+    let mut keys = Array::<u32>::new(own);
     #[unroll]
-    for i in 0..comptime!(padded / UNITS) {
-        let expert = comptime!(i * UNITS) + unit;
-        let mut score = f32::new(f32::MIN);
-        if comptime!(routing.experts.is_multiple_of(UNITS)) || expert < routing.experts {
-            score = scores[expert];
-        }
-        all[expert] = score;
+    for j in 0..own {
+        let at = comptime!(j * 32) + lane as usize;
+        let inside = at < routing.experts;
+        let score = scores[select(inside, at, 0usize)];
+        keys[j] = select(inside, ordered(score), 0u32);
     }
-    sync_cube();
-    #[unroll]
-    for i in 0..comptime!(padded / UNITS) {
-        let expert = comptime!(i * UNITS) + unit;
-        let score = all[expert];
-        let mut above = 0u32;
-        #[unroll(routing.experts <= 256)]
-        for other in 0..routing.experts {
-            let score_of = all[other];
-            above += u32::cast_from(score_of > score || (score_of == score && other < expert));
-        }
-        if expert < routing.experts && above < comptime!(routing.top_k as u32) {
-            ids[above as usize] = expert as u32;
-            top[above as usize] = score;
-        }
-    }
-    sync_cube();
-    let largest = top[0];
+    // A mutable number handed to an instruction would be passed as its address: an element of an array is not.
+    let mut found = Array::<u32>::new(2usize);
+    let mut largest = 0.0f32;
+    let mut score = f32::new(f32::MIN);
     let mut sum = 0.0f32;
-    if comptime!(routing.normalize) {
+    for number in 0..comptime!(routing.top_k as u32) {
+        found[0] = keys[0];
         #[unroll]
-        for i in 0..routing.top_k {
-            sum += (top[i] - largest).exp();
+        for j in 1..own {
+            found[0] = found[0].max(keys[j]);
         }
+        found[0] = plane_largest(found[0]);
+        found[1] = 0xFFFF_FFFFu32;
+        #[unroll]
+        for j in 0..own {
+            let back = comptime!(own - 1 - j);
+            let expert = comptime!(back as u32 * 32) + lane;
+            found[1] = select(keys[back] == found[0], expert, found[1]);
+        }
+        found[1] = plane_smallest(found[1]);
+        #[unroll]
+        for j in 0..own {
+            let taken = comptime!(j as u32 * 32) + lane == found[1];
+            keys[j] = select(taken, 0u32, keys[j]);
+        }
+        let best = restored(found[0]);
+        largest = select(number == 0u32, best, largest);
+        if lane == number {
+            score = best;
+            ids[number as usize] = found[1];
+        }
+    }
+    if comptime!(routing.normalize) {
+        sum = select(
+            lane < comptime!(routing.top_k as u32),
+            (score - largest).exp(),
+            0.0f32,
+        );
     } else {
-        for i in 0..routing.experts {
-            sum += (all[i] - largest).exp();
+        #[unroll]
+        for j in 0..own {
+            let at = comptime!(j * 32) + lane as usize;
+            let inside = at < routing.experts;
+            let score = scores[select(inside, at, 0usize)];
+            sum += select(inside, (score - largest).exp(), 0.0f32);
         }
     }
-    if unit < routing.top_k {
-        shares[unit] = (top[unit] - largest).exp() / sum;
+    let sum = plane_total(sum, 32usize);
+    if lane < comptime!(routing.top_k as u32) {
+        shares[lane as usize] = (score - largest).exp() / sum;
     }
+}
+
+/// A number that is ordered among others as the score is.
+#[cube]
+fn ordered(score: f32) -> u32 {
+    let bits = u32::reinterpret(score);
+    select(bits >= 0x8000_0000u32, !bits, bits | 0x8000_0000u32)
+}
+
+/// The score of such a number.
+#[cube]
+fn restored(key: u32) -> f32 {
+    f32::from_bits(select(key >= 0x8000_0000u32, key & 0x7FFF_FFFFu32, !key))
+}
+
+#[cube]
+fn plane_largest(value: u32) -> u32 {
+    let d: u32;
+    gpu_asm!("redux.sync.max.u32 {d}, {a}, 0xffffffff;", d = out(_) d, a = in(_) value, options(nomem));
+    d
+}
+
+#[cube]
+fn plane_smallest(value: u32) -> u32 {
+    let d: u32;
+    gpu_asm!("redux.sync.min.u32 {d}, {a}, 0xffffffff;", d = out(_) d, a = in(_) value, options(nomem));
+    d
 }

@@ -173,7 +173,7 @@ impl Stack {
         let hidden = (&self.hidden.0, self.hidden.1);
         match &layer.feed_forward {
             FeedForward::Dense([gate_up, down]) => {
-                few::normed_gate_up(client, gate_up, row, None, hidden);
+                few::normed_gate_up(client, [gate_up, down], row, None, hidden);
                 few::residual(client, down, hidden, (row, norm));
             }
             FeedForward::Sparse {
@@ -189,10 +189,10 @@ impl Stack {
                     ..
                 } = &self.choice;
                 router(client, weights, row, &self.choice, later);
-                few::normed_gate_up(client, gate_up, row, Some(ids), hidden);
+                few::normed_gate_up(client, [gate_up, down], row, Some(ids), hidden);
                 let shared_hidden = (&self.shared_hidden.0, self.shared_hidden.1);
-                if let Some([gate_up, _]) = shared {
-                    few::normed_gate_up(client, gate_up, row, None, shared_hidden);
+                if let Some([gate_up, down]) = shared {
+                    few::normed_gate_up(client, [gate_up, down], row, None, shared_hidden);
                 }
                 few::residual_down(client, down, hidden, [ids, shares], (row, norm));
                 if let Some([_, down]) = shared {

@@ -30,6 +30,8 @@ pub(super) struct Launch<'a> {
     /// Numbers of `y` between rows.
     pub(super) stride: usize,
     pub(super) slots: usize,
+    /// What the next launch reads of the same experts.
+    pub(super) next: Option<&'a Weights>,
 }
 
 impl Launch<'_> {
@@ -37,6 +39,7 @@ impl Launch<'_> {
         let Self { weights, .. } = *self;
         let work = Work {
             listed: self.chosen.is_some(),
+            warms: self.next.is_some(),
             ..self.work
         };
         let [codes, scales, gains] = weights.buffers();
@@ -44,6 +47,7 @@ impl Launch<'_> {
         let (h, squares, norm) = self.row.map_or((self.y, gains, gains), |(row, norm)| {
             (&row.h, &row.squares, norm)
         });
+        let next = self.next.unwrap_or(weights);
         let (width, eps) = self.row.map_or((1, 0.0), |(row, _)| (row.width, row.eps));
         #[expect(unsafe_code, reason = "kernels are launched without bounds checks")]
         // SAFETY: the functions of this module state the lengths; rows and tiles beyond the last are read again and not
@@ -67,6 +71,7 @@ impl Launch<'_> {
                 h.arg(),
                 squares.arg(),
                 self.y.arg(),
+                next.memory().bytes(16),
                 weights.rows() as u32,
                 weights.tiles(work.mode) as u32,
                 weights.pairs() as u32,
@@ -76,6 +81,7 @@ impl Launch<'_> {
                 self.stride as u32,
                 self.slots as u32,
                 width.div_ceil(ROWS) as u32,
+                next.lines() as u32,
                 1.0 / width as f32,
                 eps,
                 work,
@@ -122,6 +128,7 @@ fn few_kernel<Y: Float>(
     h: &mut [f32],
     squares: &mut [f32],
     y: &mut [Y],
+    next: &[Vector<u32, N4>],
     rows: u32,
     tiles: u32,
     pairs: u32,
@@ -131,6 +138,7 @@ fn few_kernel<Y: Float>(
     stride: u32,
     slots: u32,
     parts_of_norm: u32,
+    next_lines: u32,
     inverse_width: f32,
     eps: f32,
     #[comptime] work: Work,
@@ -186,6 +194,9 @@ fn few_kernel<Y: Float>(
         Array::<Vector<u32, N4>>::new(comptime!(work.each * work.tiles * work.form.vectors()));
     let mut scale = Array::<u32>::new(comptime!(work.each * work.tiles));
     load(&mut words, &mut scale, codes, scales, &place, work);
+    if comptime!(work.warms) {
+        warm_matrix(next, matrix, next_lines as usize);
+    }
     if comptime!(work.is_normed()) && plane == 0 {
         let mut sum = 0.0f32;
         #[unroll]
@@ -261,5 +272,18 @@ fn fetch_gains(gain: &mut Shared<[f32]>, gains: &[f32], place: &Place, #[comptim
                 1u32,
             );
         }
+    }
+}
+
+/// Asks for one of several matrices to be brought into the cache, by all cubes of a job together.
+#[cube]
+fn warm_matrix(memory: &[Vector<u32, N4>], matrix: usize, lines: usize) {
+    let units = CUBE_COUNT_X as usize * CUBE_DIM as usize;
+    let mut line = CUBE_POS_X as usize * CUBE_DIM as usize + UNIT_POS as usize;
+    while line < lines {
+        // A line of the cache has 128 bytes.
+        let address = memory[(matrix * lines + line) * 8usize..].as_ptr();
+        gpu_asm!("prefetch.global.L2 [{a}];", a = in(_) address, options(nomem));
+        line += units;
     }
 }

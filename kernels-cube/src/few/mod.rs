@@ -79,6 +79,7 @@ pub fn few(client: &Client, weights: &Weights, (x, rows): (&Activations, usize),
         x_stride: weights.columns(),
         stride: weights.rows(),
         slots: 1,
+        next: None,
     };
     launch.go(client);
 }
@@ -106,6 +107,7 @@ pub fn gate_up(
         x_stride: weights.columns(),
         stride,
         slots,
+        next: None,
     };
     launch.go(client);
 }
@@ -135,6 +137,7 @@ pub fn down(
         x_stride: weights.columns(),
         stride: weights.rows(),
         slots,
+        next: None,
     };
     launch.go(client);
 }
@@ -154,6 +157,7 @@ pub fn normed(client: &Client, weights: &Weights, row: &Row, y: &Buffer) {
         x_stride: row.columns,
         stride: weights.rows(),
         slots: 1,
+        next: None,
     };
     launch.go(client);
 }
@@ -162,9 +166,10 @@ pub fn normed(client: &Client, weights: &Weights, row: &Row, y: &Buffer) {
 ///
 /// - ids: u32 `[slots]`; without them of the only matrix
 /// - h: `[slots, 2, stride]`, zero behind the intermediate width
+/// - next: the down matrices of the same experts
 pub fn normed_gate_up(
     client: &Client,
-    weights: &Weights,
+    [weights, next]: [&Weights; 2],
     row: &Row,
     ids: Option<&Buffer>,
     (h, stride): (&Activations, usize),
@@ -182,6 +187,7 @@ pub fn normed_gate_up(
         x_stride: row.columns,
         stride,
         slots,
+        next: Some(next),
     };
     launch.go(client);
 }
@@ -208,6 +214,7 @@ pub fn residual(
         x_stride: columns,
         stride: row.columns,
         slots: 1,
+        next: None,
     };
     launch.go(client);
 }
@@ -237,6 +244,7 @@ pub fn residual_down(
         x_stride: stride,
         stride: row.columns,
         slots,
+        next: None,
     };
     launch.go(client);
 }

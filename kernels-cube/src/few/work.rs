@@ -90,6 +90,8 @@ pub(super) struct Work {
     pub(super) residual: bool,
     /// Whether a list says which experts.
     pub(super) listed: bool,
+    /// Whether what the next launch reads is brought into the cache.
+    pub(super) warms: bool,
 }
 
 impl Work {
@@ -127,6 +129,7 @@ impl Work {
             squares: None,
             residual: false,
             listed: false,
+            warms: false,
         }
     }
 
