@@ -1,6 +1,5 @@
 //! The kernel: planes load and multiply, a cube sums and writes.
 
-use cubecl::frontend::barrier::copy_async;
 use cubecl::prelude::*;
 
 use super::weights::{load, multiply, row_of, tile_of};
@@ -180,15 +179,13 @@ fn few_kernel<Y: Float>(
         weight: Shared::<[f32]>::new_slice(work.planes),
         norm: Shared::<[f32]>::new_slice(1usize),
     };
+    let mut gain = Array::<f32>::new(work.tiles);
     if comptime!(work.form.is_tiles()) {
-        fetch_gains(&mut factors.gain, gains, &place, work);
+        load_gains(&mut gain, gains, &place, work);
     }
-    if comptime!(work.mode == Mode::Down) && UNIT_POS_X == 31 {
-        copy_async(
-            &shares[choice..choice + 1usize],
-            &mut factors.weight[plane..plane + 1usize],
-            1u32,
-        );
+    let mut share_of = 0.0f32;
+    if comptime!(work.mode == Mode::Down) {
+        share_of = load_now(shares, choice);
     }
     let mut words =
         Array::<Vector<u32, N4>>::new(comptime!(work.each * work.tiles * work.form.vectors()));
@@ -222,7 +219,12 @@ fn few_kernel<Y: Float>(
     }
     let mut parts = Shared::<[f32]>::new_slice(comptime!(work.planes * work.parts()));
     share(&mut parts, &sums, work);
-    gpu_asm!("cp.async.wait_all;");
+    if comptime!(work.form.is_tiles()) {
+        share_gains(&mut factors.gain, &gain, work);
+    }
+    if comptime!(work.mode == Mode::Down) && UNIT_POS_X == 31 {
+        factors.weight[plane] = share_of;
+    }
     sync_cube();
     if comptime!(work.residual) {
         write_residual::<Y>(
@@ -243,36 +245,52 @@ fn few_kernel<Y: Float>(
     }
 }
 
-/// Starts the copies of the gains of the rows of this cube, and of this plane's expert if they are chosen.
+/// Loads the gains of the rows of this cube, and of this plane's expert if they are chosen.
 #[cube]
-fn fetch_gains(gain: &mut Shared<[f32]>, gains: &[f32], place: &Place, #[comptime] work: Work) {
-    let lane = UNIT_POS_X as usize;
-    let plane = UNIT_POS_Y as usize;
-    let own = comptime!(work.mode == Mode::Down);
-    if (own || plane == 0) && lane < ROWS {
+fn load_gains(gain: &mut Array<f32>, gains: &[f32], place: &Place, #[comptime] work: Work) {
+    let slot = UNIT_POS_X as usize % ROWS;
+    if comptime!(work.mode == Mode::Down) || UNIT_POS_Y == 0 {
         let half = comptime!(ROWS / 2);
         #[unroll]
         for i in 0..work.tiles {
             let row = row_of(
                 tile_of(i, place, work),
-                lane % half,
-                lane / half,
+                slot % half,
+                slot / half,
                 place,
                 work,
             );
             let row = select(row < place.rows, row, place.rows - 1usize);
-            let from = place.matrix * place.rows + row;
+            gain[i] = load_now(gains, place.matrix * place.rows + row);
+        }
+    }
+}
+
+/// Puts them where all see them.
+#[cube]
+fn share_gains(room: &mut Shared<[f32]>, gain: &Array<f32>, #[comptime] work: Work) {
+    let lane = UNIT_POS_X as usize;
+    let plane = UNIT_POS_Y as usize;
+    let own = comptime!(work.mode == Mode::Down);
+    if (own || plane == 0) && lane < ROWS {
+        #[unroll]
+        for i in 0..work.tiles {
             let mut to = i * ROWS + lane;
             if own {
                 to += plane * comptime!(work.tiles * ROWS);
             }
-            copy_async(
-                &gains[from..from + 1usize],
-                &mut gain[to..to + 1usize],
-                1u32,
-            );
+            room[to] = gain[i];
         }
     }
+}
+
+/// A load that stays where it is written: before what takes long, though it is needed behind it.
+#[cube]
+fn load_now(from: &[f32], at: usize) -> f32 {
+    let address = from[at..].as_ptr();
+    let value: f32;
+    gpu_asm!("ld.volatile.global.f32 {v}, [{a}];", v = out(_) value, a = in(_) address, options(nomem));
+    value
 }
 
 /// Asks for one of several matrices to be brought into the cache, by all cubes of a job together.
