@@ -1,0 +1,186 @@
+//! A captured step against the operations that it is made of.
+
+use burn::tensor::{DType, Device, Tensor, activation, s};
+
+use super::Bench;
+use crate::decode::{
+    FeedForwardParts, LayerParts, Matrices, Pass, PassParts, SharedParts, StackParts,
+};
+use crate::{AttentionSpec, attention, experts, linear, rms_norm, rope, route, swiglu, write_rows};
+
+const HIDDEN: usize = 192;
+const INNER: usize = 96;
+const EXPERTS: usize = 12;
+const TOP_K: usize = 3;
+const HEADS: [usize; 2] = [4, 2];
+const HEAD: usize = 128;
+const VOCABULARY: usize = 70;
+const CAPACITY: usize = 320;
+const EPS: f64 = 1e-6;
+/// A key next to a rounding boundary of bf16 may fall to the other side.
+const APART: f32 = 100.0;
+
+/// A layer on one device.
+struct Layer {
+    norms: [Tensor<1>; 2],
+    qk_norms: [Tensor<1>; 2],
+    qkv: Tensor<2>,
+    o_proj: Tensor<2>,
+    router: Tensor<2>,
+    experts: [Tensor<3>; 2],
+    gate: Tensor<2>,
+    shared: [Tensor<2>; 2],
+    cache: [Tensor<3>; 2],
+}
+
+/// Rows behind caches of several lengths.
+pub(super) fn decoder(bench: &mut Bench<'_>) {
+    for len in [0, 9, 300] {
+        let random = bench.random.clone();
+        let found = Layer::new(bench, bench.device);
+        bench.random = random;
+        let expected = Layer::new(bench, bench.oracle);
+        let (norm, head) = (
+            vector(bench, bench.oracle),
+            weights(bench, [VOCABULARY, HIDDEN]),
+        );
+        let x = bench.random.tensor([1, HIDDEN], bench.oracle);
+        let frequency: Vec<f32> = (0..HEAD / 2).map(|i| 0.9_f32.powi(i as i32)).collect();
+        let position = len as f32 + 2.0;
+        let y = expected.forward(x.clone(), len, &angles(&frequency, position, bench.oracle));
+        let y = linear(normed(y, &norm), head.clone().cast(DType::F32), None);
+
+        let device = bench.device;
+        let there = |x: Tensor<2>| Tensor::from_data(x.into_data(), device);
+        let parts = PassParts {
+            stack: StackParts {
+                layers: vec![found.parts()],
+                norm: Tensor::from_data(norm.into_data(), device),
+                eps: EPS,
+                heads: HEADS,
+                inverse_frequency: frequency,
+            },
+            tables: Vec::new(),
+            heads: vec![Matrices::Dense(there(head).unsqueeze())],
+        };
+        match Pass::new(parts) {
+            Some(pass) => {
+                pass.row(there(x), len, position);
+                let error = super::error(
+                    Tensor::from_data(pass.scores(0).into_data(), bench.oracle),
+                    y,
+                );
+                bench.largest = bench.largest.max(error / APART);
+            }
+            None => bench.largest = f32::INFINITY,
+        }
+    }
+}
+
+/// A matrix in bf16 whose products have the size of their input, on the oracle.
+fn weights<const D: usize>(bench: &mut Bench<'_>, shape: [usize; D]) -> Tensor<D> {
+    on(bench, shape, bench.oracle)
+}
+
+fn on<const D: usize>(bench: &mut Bench<'_>, shape: [usize; D], device: &Device) -> Tensor<D> {
+    let size = 2.0 / (shape[D - 1] as f32).sqrt();
+    (bench.random.tensor(shape, device) * size).cast(DType::BF16)
+}
+
+fn vector(bench: &mut Bench<'_>, device: &Device) -> Tensor<1> {
+    bench.random.tensor([HIDDEN], device) * 0.3 + 1.0
+}
+
+fn normed(x: Tensor<2>, norm: &Tensor<1>) -> Tensor<2> {
+    rms_norm(x.unsqueeze_dim(1), norm.clone(), EPS).squeeze_dim(1)
+}
+
+/// Cosines and sines.
+fn angles(frequency: &[f32], position: f32, device: &Device) -> [Tensor<2>; 2] {
+    let angles: Vec<f32> = frequency.iter().map(|f| position * f).collect();
+    let angles = Tensor::<1>::from_floats(angles.as_slice(), device).unsqueeze();
+    [angles.clone().cos(), angles.sin()]
+}
+
+impl Layer {
+    fn new(bench: &mut Bench<'_>, device: &Device) -> Self {
+        let [heads, kv_heads] = HEADS;
+        let mut head_norm = || bench.random.tensor([HEAD], device) * 0.3 + 1.0;
+        let qk_norms = [head_norm(), head_norm()];
+        let mut cache = || {
+            let shape = [CAPACITY, kv_heads, HEAD];
+            bench.random.tensor(shape, device).cast(DType::BF16)
+        };
+        let cache = [cache(), cache()];
+        Self {
+            norms: [vector(bench, device), vector(bench, device)],
+            qk_norms,
+            qkv: on(bench, [(heads + 2 * kv_heads) * HEAD, HIDDEN], device),
+            o_proj: on(bench, [HIDDEN, heads * HEAD], device),
+            router: on(bench, [EXPERTS, HIDDEN], device),
+            experts: [
+                on(bench, [EXPERTS, 2 * INNER, HIDDEN], device),
+                on(bench, [EXPERTS, HIDDEN, INNER], device),
+            ],
+            gate: on(bench, [1, HIDDEN], device),
+            shared: [
+                on(bench, [2 * INNER, HIDDEN], device),
+                on(bench, [HIDDEN, INNER], device),
+            ],
+            cache,
+        }
+    }
+
+    fn parts(&self) -> LayerParts {
+        let one = |x: &Tensor<2>| Matrices::Dense(x.clone().unsqueeze());
+        LayerParts {
+            norms: self.norms.clone(),
+            qkv: one(&self.qkv),
+            qk_norms: self.qk_norms.clone(),
+            o_proj: one(&self.o_proj),
+            feed_forward: FeedForwardParts::Sparse {
+                router: self.router.clone(),
+                top_k: TOP_K,
+                normalize: true,
+                experts: self.experts.clone().map(Matrices::Dense),
+                shared: Some(SharedParts {
+                    gate: self.gate.clone(),
+                    matrices: self.shared.each_ref().map(one),
+                }),
+            },
+            cache: self.cache.clone(),
+        }
+    }
+
+    /// The layer by operations, keys and values rounded as the cache rounds them.
+    fn forward(&self, x: Tensor<2>, len: usize, angles: &[Tensor<2>; 2]) -> Tensor<2> {
+        let [heads, kv_heads] = HEADS;
+        let qkv = linear(normed(x.clone(), &self.norms[0]), self.qkv.clone(), None);
+        let qkv = qkv.reshape([1, heads + 2 * kv_heads, HEAD]);
+        let rotated = |x: Tensor<3>, norm: &Tensor<1>| {
+            let x = rms_norm(x, norm.clone(), EPS);
+            rope(x, angles[0].clone(), angles[1].clone())
+        };
+        let q = rotated(qkv.clone().slice(s![.., 0..heads, ..]), &self.qk_norms[0]);
+        let k = rotated(
+            qkv.clone().slice(s![.., heads..heads + kv_heads, ..]),
+            &self.qk_norms[1],
+        );
+        let v = qkv.slice(s![.., heads + kv_heads.., ..]);
+        let mut kept = self.cache.clone().map(|rows| rows.cast(DType::F32));
+        for (kept, rows) in kept.iter_mut().zip([k, v]) {
+            let rows = rows.cast(DType::BF16).cast(DType::F32);
+            *kept = write_rows(kept.clone(), rows, len);
+        }
+        let [k, v] = kept;
+        let out = attention(q, k, v, AttentionSpec::causal(HEAD, len));
+        let x = x + linear(out.reshape([1, heads * HEAD]), self.o_proj.clone(), None);
+        let n = normed(x.clone(), &self.norms[1]);
+        let routes = route(linear(n.clone(), self.router.clone(), None), TOP_K, true);
+        let [gate_up, down] = self.experts.clone();
+        let routed = experts(n.clone(), routes, gate_up, down);
+        let [gate_up, down] = self.shared.clone();
+        let shared = linear(swiglu(linear(n.clone(), gate_up, None)), down, None);
+        x + routed + shared * activation::sigmoid(linear(n, self.gate.clone(), None))
+    }
+}
