@@ -14,6 +14,7 @@
 //! | [`attention()`] | `[rows, heads, head_dim] x [keys, kv_heads, head_dim]` | online softmax over tiles of keys |
 //! | [`map`], [`swiglu`], [`snake`] | `[rows, width]` | one unit an element |
 //! | [`route()`] | `[rows, experts]` | one cube a row |
+//! | [`draw_words`], [`draw_floats`], [`copy`] | any number | one unit a word |
 //! | [`write_rows`] | `[rows, heads, width]` | one unit a number |
 //! | [`few`] | up to 16 rows, packed or bf16 weights | matrix units, weights read once |
 //! | [`decode`] | one row through a stack of layers | six launches a layer, captured |
@@ -24,6 +25,7 @@ mod activation;
 pub mod attention;
 mod buffer;
 pub mod decode;
+mod draw;
 mod experts;
 pub mod few;
 mod grid;
@@ -40,6 +42,7 @@ mod units;
 pub use activation::{Function, map, snake, swiglu};
 pub use attention::{Attention, Seen, attention};
 pub use buffer::{Buffer, Heads, Matrix};
+pub use draw::{COPY_WORDS, Drawn, copy, draw_floats, draw_words};
 pub use experts::{ExpertMatrices, experts};
 pub use linear::{Product, Taps, linear};
 pub use norm::{NormParameters, norm};

@@ -3,6 +3,7 @@
 use burn::backend::tensor::{FloatTensor, IntTensor};
 use burn::backend::{Backend, backend_extension};
 
+use crate::draw::Words;
 use crate::{AttentionSpec, PackedSpec};
 
 /// The custom operations of a backend. Shapes and meaning are those of the free functions of the same names.
@@ -90,6 +91,15 @@ pub trait OmniOps: Backend {
         rows: FloatTensor<Self>,
         at: usize,
     ) -> FloatTensor<Self>;
+
+    /// Fills 32-bit words; see [`crate::Packed::drawn`].
+    fn draw_words(words: IntTensor<Self>, drawn: Words) -> IntTensor<Self>;
+
+    /// Fills floats; see [`crate::drawn`].
+    fn draw_floats(floats: FloatTensor<Self>, seed: u32) -> FloatTensor<Self>;
+
+    /// See [`crate::copy`].
+    fn copy(from: IntTensor<Self>, to: IntTensor<Self>) -> IntTensor<Self>;
 
     /// Codes and scales in checkpoint order, in the order that this backend's kernels read: see [`crate::Packed`].
     fn pack(

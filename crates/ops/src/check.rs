@@ -37,6 +37,8 @@ pub const CHECKS: &[Check] = &[
     check("unpack", unpack),
     check("packed_linear", packed_linear),
     check("packed_experts", packed_experts),
+    check("drawn weights", drawn),
+    check("copy", copy),
 ];
 
 /// A step through layers as one captured graph, on the devices that can: see [`crate::decode::Decoder::runs_on`].
@@ -410,6 +412,48 @@ fn unpack(bench: &mut Bench<'_>) {
             let (packed, values) = bench.packed(matrix(format, rows, width));
             bench.compare(crate::unpack(&packed), values);
         }
+    }
+}
+
+fn drawn(bench: &mut Bench<'_>) {
+    for (seed, len) in [(0, 1), (7, 130), (u32::MAX, 70_001)] {
+        let expected = Tensor::from_data(
+            TensorData::new(reference::drawn(len, seed), [len]),
+            bench.oracle,
+        );
+        let found = crate::drawn::<1>([len], (bench.device, DType::F32), seed);
+        bench.compare(found, expected);
+    }
+    for format in [PackedFormat::NVFP4, PackedFormat::MXFP4] {
+        for (matrices, rows, width) in [(1, 3, 64), (3, 34, 200), (2, 130, 333)] {
+            let spec = PackedSpec {
+                format,
+                matrices,
+                rows,
+                width,
+                gated: matrices > 1,
+                w4a4: false,
+            };
+            let expected = TensorData::new(
+                reference::drawn_packed(spec, 5).values(),
+                [matrices * rows, width],
+            );
+            let found = crate::unpack(&Packed::drawn(spec, bench.device, 5));
+            bench.compare(found, Tensor::from_data(expected, bench.oracle));
+        }
+    }
+}
+
+fn copy(bench: &mut Bench<'_>) {
+    for count in [1, 3, 40].map(|count| count * crate::COPY_WORDS) {
+        let words = |first: i64| {
+            let numbers: Vec<i64> = (first..).take(count).collect();
+            let data = TensorData::new(numbers, [count]).convert_dtype(DType::U32);
+            Tensor::<1, Int>::from_data(data, (bench.device, DType::U32))
+        };
+        let (from, to) = (words(9), words(0));
+        let found = crate::copy(from.clone(), to).float();
+        bench.compare(found, from.float());
     }
 }
 

@@ -17,6 +17,7 @@
 //! | [`route`], [`experts`] | `[rows, experts]`, `[rows, hidden]` | only the rows routed to an expert | lanes along a row |
 //! | [`packed_linear`], [`packed_experts`], [`unpack`] | [`Packed`] matrices | decoded in registers; panel gemm for many rows | matrix units over tiles, on request with 4-bit rows; else decoded in registers |
 //! | [`write_rows`] | `[capacity, heads, width]` | a copy of rows | one unit a number, in place |
+//! | [`drawn`], [`Packed::drawn`], [`copy`] | any | in parallel | one unit a number |
 //! | [`causal_conv1d`] | `[history + rows, in] x [out, taps * in]` | product over overlapping rows | the same |
 
 #[cfg(feature = "vulkan")]
@@ -37,6 +38,7 @@ mod backend;
 #[cfg(any(feature = "flex", feature = "cube"))]
 pub mod check;
 pub mod decode;
+mod draw;
 mod functions;
 pub mod packed;
 pub mod reference;
@@ -48,6 +50,7 @@ mod flex;
 
 pub use attention::{AttentionSpec, Mask};
 pub use backend::OmniOps;
+pub use draw::{COPY_WORDS, Words, copy, drawn};
 pub use functions::{
     Routes, attention, causal_conv1d, experts, gelu, gelu_tanh, has_w4a4, layer_norm, linear,
     packed_experts, packed_linear, rms_norm, rope, route, snake, swiglu, unpack, write_rows,

@@ -3,7 +3,7 @@
 mod codes;
 mod format;
 
-use burn::backend::Dispatch;
+use burn::backend::{Dispatch, DispatchTensor};
 use burn::tensor::{Bytes, DType, Device, Int, Tensor, TensorData};
 
 pub use codes::{E2M1, FP4, NF4, e4m3, e8m0};
@@ -120,11 +120,17 @@ impl Packed {
         } = bytes;
         let count = gains.len();
         let gains = Tensor::from_data(TensorData::new(gains, [count]), (device, DType::F32));
-        let (codes, scales) = Dispatch::pack(
-            words(codes, device).into_dispatch(),
-            words(scales, device).into_dispatch(),
-            spec,
-        );
+        let words = |bytes| words(bytes, device).into_dispatch();
+        Self::stored((words(codes), words(scales)), gains, spec)
+    }
+
+    /// A matrix whose codes and scales lie on the device in checkpoint order.
+    pub(crate) fn stored(
+        (codes, scales): (DispatchTensor, DispatchTensor),
+        gains: Tensor<1>,
+        spec: PackedSpec,
+    ) -> Self {
+        let (codes, scales) = Dispatch::pack(codes, scales, spec);
         Self {
             codes: Tensor::from_dispatch(codes),
             scales: Tensor::from_dispatch(scales),

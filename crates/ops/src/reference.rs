@@ -2,6 +2,7 @@
 
 use burn::tensor::{DType, Int, Tensor, TensorData, activation, s};
 
+use crate::draw::{Words, float, gain};
 use crate::packed::{E2M1, PackedBytes, e4m3, e8m0};
 use crate::{AttentionSpec, Mask, PackedFormat, PackedSpec, Routes};
 
@@ -200,6 +201,29 @@ pub fn unpack(
         TensorData::new(bytes.values(), shape),
         (&device, DType::F32),
     )
+}
+
+/// See [`crate::drawn`]: the numbers of a tensor of `len`.
+#[must_use]
+pub fn drawn(len: usize, seed: u32) -> Vec<f32> {
+    (0..len as u32).map(|index| float(index, seed)).collect()
+}
+
+/// See [`crate::Packed::drawn`].
+#[must_use]
+pub fn drawn_packed(spec: PackedSpec, seed: u32) -> PackedBytes {
+    let rows = spec.matrices * spec.rows;
+    let bytes = |words: Words, bytes: usize| -> Vec<u8> {
+        let count = (rows * bytes).div_ceil(size_of::<u32>()) as u32;
+        let all = (0..count).flat_map(|index| words.word(index).to_le_bytes());
+        all.take(rows * bytes).collect()
+    };
+    PackedBytes {
+        spec,
+        codes: bytes(Words::codes(&spec, seed), spec.row_bytes()),
+        scales: bytes(Words::scales(spec.format, seed), spec.scale_bytes()),
+        gains: vec![gain(spec.format); rows],
+    }
 }
 
 /// Rows rounded to 4 bits as products of 4-bit operands round them, each by itself: see

@@ -12,6 +12,7 @@ use burn::backend::tensor::{FloatTensor, IntTensor};
 use burn_cubecl::CubeBackend;
 use burn_omni_kernels::Function;
 
+use crate::draw::Words;
 use crate::{AttentionSpec, OmniOps, PackedSpec};
 
 type F = FloatTensor<CubeBackend>;
@@ -72,6 +73,18 @@ impl OmniOps for CubeBackend {
 
     fn write_rows(store: F, rows: F, at: usize) -> F {
         rows::write(store, rows, at)
+    }
+
+    fn draw_words(words: I, drawn: Words) -> I {
+        rows::draw_words(words, drawn)
+    }
+
+    fn draw_floats(floats: F, seed: u32) -> F {
+        rows::draw_floats(floats, seed)
+    }
+
+    fn copy(from: I, to: I) -> I {
+        rows::copy(from, to)
     }
 
     fn pack(codes: I, scales: I, spec: PackedSpec) -> (I, I) {

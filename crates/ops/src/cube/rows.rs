@@ -3,8 +3,9 @@
 use burn_cubecl::kernel::cast;
 use burn_omni_kernels::{self as kernels, Angles, Function, NormParameters};
 
-use super::F;
 use super::buffers::{flat, heads, matrix, tensor};
+use super::{F, I};
+use crate::draw::Words;
 
 pub(super) fn norm(x: F, weight: F, bias: Option<F>, eps: f64) -> F {
     let (like, x) = (x.clone(), heads(x));
@@ -62,3 +63,39 @@ pub(super) fn map(x: F, function: Function) -> F {
     let y = kernels::map(&like.client, &flat(x), len, function);
     tensor(&like, y, like.meta.shape().clone(), like.dtype)
 }
+
+/// Filled in place.
+pub(super) fn draw_words(words: I, drawn: Words) -> I {
+    let len = words.meta.shape().num_elements();
+    let Words {
+        seed,
+        row,
+        width,
+        random,
+        base,
+    } = drawn;
+    let drawn = kernels::Drawn {
+        seed,
+        row,
+        width,
+        random,
+        base,
+    };
+    kernels::draw_words(&words.client, &flat(words.clone()), len, drawn);
+    words
+}
+
+/// Filled in place.
+pub(super) fn draw_floats(floats: F, seed: u32) -> F {
+    let len = floats.meta.shape().num_elements();
+    kernels::draw_floats(&floats.client, &flat(floats.clone()), len, seed);
+    floats
+}
+
+/// Written in place.
+pub(super) fn copy(from: I, to: I) -> I {
+    kernels::copy(&to.client, &flat(from), &flat(to.clone()));
+    to
+}
+
+const _: () = assert!(crate::COPY_WORDS == kernels::COPY_WORDS);

@@ -6,6 +6,7 @@ mod attention;
 mod blocks;
 mod conv;
 mod dots;
+mod draw;
 mod elementwise;
 mod experts;
 mod gemm;
@@ -21,6 +22,7 @@ use burn::backend::ops::FloatTensorOps;
 use burn::backend::tensor::{FloatTensor, IntTensor};
 use burn_flex::Flex;
 
+use crate::draw::Words;
 use crate::{AttentionSpec, OmniOps, PackedSpec};
 
 type F = FloatTensor<Flex>;
@@ -83,6 +85,18 @@ impl OmniOps for Flex {
         let [count, heads, width] = [0, 1, 2].map(|axis| rows.layout().shape()[axis]);
         let place = [at..at + count, 0..heads, 0..width].map(Into::into);
         Self::float_slice_assign(store, &place, rows)
+    }
+
+    fn draw_words(words: I, drawn: Words) -> I {
+        draw::words(words, drawn)
+    }
+
+    fn draw_floats(floats: F, seed: u32) -> F {
+        draw::floats(floats, seed)
+    }
+
+    fn copy(from: I, to: I) -> I {
+        draw::copy(&from, to)
     }
 
     fn pack(codes: I, scales: I, spec: PackedSpec) -> (I, I) {
