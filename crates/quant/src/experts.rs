@@ -7,7 +7,7 @@ use burn_omni_ops::{self as ops, Packed, Routes};
 use crate::Weights;
 use crate::checkpoint::CheckpointError;
 use crate::formats::{self, JoinedWeight, Layout};
-use crate::linear::times;
+use crate::linear::{bytes, times};
 use crate::load::Pass;
 use crate::warnings::Kind;
 
@@ -62,6 +62,15 @@ impl Experts {
     #[must_use]
     pub fn is_packed(&self) -> bool {
         matches!(self.stored, Stored::Packed { .. })
+    }
+
+    /// Bytes of all matrices.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        match &self.stored {
+            Stored::Dense { gate_up, down } => [gate_up, down].map(bytes).iter().sum(),
+            Stored::Packed { gate_up, down } => gate_up.bytes() + down.bytes(),
+        }
     }
 
     /// Gate and up, and down, of all experts, where there is nothing else.
@@ -138,6 +147,9 @@ impl<'a> Weights<'a> {
             hidden,
             intermediate,
         };
+        if self.draws() {
+            return self.drawn_experts(size.gate_up(), size.down());
+        }
         let found = if self.has_fused_experts() {
             self.fused(size)
         } else {
@@ -179,7 +191,7 @@ impl<'a> Weights<'a> {
             hidden,
             intermediate,
         } = size;
-        let listed = 0..experts.min(self.context.len() + 1);
+        let listed = 0..self.context.end(experts);
         let gate_ups = listed.clone().flat_map(|e| {
             ["gate", "up"].map(|name| (format!("{e}.{name}_proj"), vec![intermediate]))
         });

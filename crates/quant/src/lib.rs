@@ -12,6 +12,7 @@ pub mod formats;
 pub mod quantize;
 pub mod write;
 
+mod draw;
 mod embedding;
 mod experts;
 mod linear;
@@ -20,6 +21,7 @@ mod raw;
 mod warnings;
 mod weights;
 
+pub use draw::draw;
 pub use embedding::Embedding;
 pub use experts::Experts;
 pub use linear::{Bias, Linear, Weight};

@@ -59,6 +59,15 @@ impl Linear {
         &self.weight
     }
 
+    /// Bytes of the matrix.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        match &self.weight {
+            Weight::Dense(weight) => bytes(weight),
+            Weight::Packed(weight) => weight.bytes(),
+        }
+    }
+
     /// The matrix alone, where there is nothing else.
     #[must_use]
     pub fn matrices(&self) -> Option<Matrices> {
@@ -106,4 +115,9 @@ pub(crate) fn times(x: Tensor<2>, factor: Option<&Tensor<1>>) -> Tensor<2> {
         Some(factor) => x * factor.clone().unsqueeze(),
         None => x,
     }
+}
+
+/// Bytes of the elements.
+pub(crate) fn bytes<const D: usize>(x: &Tensor<D>) -> usize {
+    x.dims().iter().product::<usize>() * x.dtype().size()
 }

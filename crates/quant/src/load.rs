@@ -165,7 +165,7 @@ pub fn load<T>(
     build: impl Fn(&Weights<'_>) -> T,
 ) -> Result<T, LoadError> {
     check(tensors, options, &build).1?;
-    let context = Context::new(tensors, options, Pass::Read);
+    let context = Context::new((tensors.component(), Some(tensors)), options, Pass::Read);
     let built = build(&Weights::root(&context));
     // Values are seen for the first time here.
     match context.first_error.into_inner() {
@@ -181,21 +181,25 @@ pub fn check<T>(
     options: LoadOptions<'_>,
     build: impl Fn(&Weights<'_>) -> T,
 ) -> (T, Result<(), LoadError>) {
-    let context = Context::new(tensors, options, Pass::Check);
+    let context = Context::new((tensors.component(), Some(tensors)), options, Pass::Check);
     let built = build(&Weights::root(&context));
     (built, context.finish())
 }
 
-/// Which of the two passes this is.
+/// Which of the two passes this is, or that there is nothing to read.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Pass {
     Check,
     Read,
+    /// Weights are random.
+    Draw,
 }
 
 /// What all [`Weights`] of one pass share.
 pub(crate) struct Context<'a> {
-    tensors: &'a TensorSet,
+    component: Component,
+    /// What is stored; nothing where weights are drawn.
+    tensors: Option<&'a TensorSet>,
     pub(crate) options: LoadOptions<'a>,
     pub(crate) pass: Pass,
     used: RefCell<BTreeSet<String>>,
@@ -208,8 +212,13 @@ pub(crate) struct Context<'a> {
 }
 
 impl<'a> Context<'a> {
-    fn new(tensors: &'a TensorSet, options: LoadOptions<'a>, pass: Pass) -> Self {
+    pub(crate) fn new(
+        (component, tensors): (Component, Option<&'a TensorSet>),
+        options: LoadOptions<'a>,
+        pass: Pass,
+    ) -> Self {
         Self {
+            component,
             tensors,
             options,
             pass,
@@ -221,23 +230,30 @@ impl<'a> Context<'a> {
         }
     }
 
-    /// Number of tensors there are.
-    pub(crate) fn len(&self) -> usize {
-        self.tensors.len()
+    /// The end of a list of modules that is not longer than the tensors there are.
+    pub(crate) fn end(&self, count: usize) -> usize {
+        self.tensors
+            .map_or(count, |tensors| count.min(tensors.len() + 1))
     }
 
     pub(crate) fn contains(&self, name: &str) -> bool {
-        self.tensors.contains(name)
+        self.tensors.is_some_and(|tensors| tensors.contains(name))
     }
 
     pub(crate) fn component(&self) -> Component {
-        self.tensors.component()
+        self.component
+    }
+
+    fn tensors(&self) -> &'a TensorSet {
+        self.tensors
+            .expect("nothing is looked up where weights are drawn")
     }
 
     /// Whether the weight of a module is in a quantized form.
     pub(crate) fn is_quantized(&self, module: &str) -> bool {
-        let exists = |part: &str| self.tensors.contains(&format!("{module}.{part}"));
-        match self.tensors.get(&format!("{module}.weight")) {
+        let exists = |part: &str| self.contains(&format!("{module}.{part}"));
+        let weight = format!("{module}.weight");
+        match self.tensors.and_then(|tensors| tensors.get(&weight)) {
             Some(weight) => crate::raw::dtype(&weight).is_none() || exists("weight.absmax"),
             None => exists("weight_packed") || exists("qweight"),
         }
@@ -248,7 +264,7 @@ impl<'a> Context<'a> {
     pub(crate) fn find(&self, module: &str, lead: &[usize], width: usize) -> Option<Stored<'a>> {
         self.modules.borrow_mut().insert(module.to_owned());
         let v2 = self.options.config.is_some_and(QuantConfig::gptq_v2);
-        let module = Module::new(self.tensors, module, lead, width).with_gptq_v2(v2);
+        let module = Module::new(self.tensors(), module, lead, width).with_gptq_v2(v2);
         match Stored::find(module, self.options.warnings) {
             Ok(stored) => {
                 let known = [PackedFormat::NVFP4, PackedFormat::MXFP4];
@@ -279,7 +295,7 @@ impl<'a> Context<'a> {
     /// The tensor `name` of this shape; when there is none the reason is noted and `None` returned.
     pub(crate) fn take(&self, name: &str, shape: &[usize]) -> Option<RawTensor<'a>> {
         self.used.borrow_mut().insert(name.to_owned());
-        let tensor = match self.tensors.require(name) {
+        let tensor = match self.tensors().require(name) {
             Ok(tensor) => tensor,
             Err(error) => {
                 self.fail(error);
@@ -334,6 +350,7 @@ impl<'a> Context<'a> {
     }
 
     fn verdict(self) -> Result<(), LoadError> {
+        let tensors = self.tensors();
         if let Some(error) = self.first_error.into_inner() {
             return Err(error.into());
         }
@@ -345,16 +362,16 @@ impl<'a> Context<'a> {
                 || formats::is_cache_scale(name)
                 || formats::belongs(name, |module| modules.contains(module))
         };
-        let names = self.tensors.names();
+        let names = tensors.names();
         let unexpected: Vec<String> = names
             .filter(|name| !belongs(name))
             .map(str::to_owned)
             .collect();
         if missing.is_empty() && unexpected.is_empty() {
             // What speaks may well be stored in 16 bits.
-            let component = self.tensors.component();
+            let component = self.component;
             if self.options.w4a4 && component == Component::Thinker && !self.four_bits.get() {
-                let dir = self.tensors.dir().into();
+                let dir = tensors.dir().into();
                 return Err(LoadError::NotFourBits { dir, component });
             }
             return Ok(());
@@ -364,8 +381,8 @@ impl<'a> Context<'a> {
             _ => None,
         });
         Err(LoadError::Names {
-            dir: self.tensors.dir().into(),
-            component: self.tensors.component(),
+            dir: tensors.dir().into(),
+            component: self.component,
             missing: missing.into_keys().collect(),
             unexpected,
             nearest,

@@ -41,8 +41,9 @@ impl<'a> Weights<'a> {
     /// A list of `count` modules.
     pub fn list<T>(&self, count: usize, build: impl Fn(&Self) -> T) -> Vec<T> {
         // Behind the last tensor that could be there, one missing module says as much as all.
-        let count = count.min(self.context.len() + 1);
-        (0..count).map(|i| build(&self.at(i))).collect()
+        (0..self.context.end(count))
+            .map(|i| build(&self.at(i)))
+            .collect()
     }
 
     /// The device that everything is loaded to.
@@ -73,6 +74,9 @@ impl<'a> Weights<'a> {
         shape: [usize; D],
         change: impl FnOnce(Vec<f32>) -> Vec<f32>,
     ) -> Tensor<D> {
+        if self.draws() {
+            return self.drawn_values(name, stored, shape, change);
+        }
         let dtype = self.context.options.dtype;
         match self.values(name, &stored) {
             Some(values) => {
@@ -127,6 +131,11 @@ impl<'a> Weights<'a> {
     #[must_use]
     pub fn fused_linear(&self, parts: &[(&str, usize)], width: usize, bias: Bias) -> Linear {
         let out = parts.iter().map(|(_, out)| out).sum();
+        if self.draws() {
+            let names: Vec<_> = parts.iter().map(|(name, _)| *name).collect();
+            let bias = (bias == Bias::Yes).then(|| self.tensor("bias", [out]));
+            return Linear::new(self.drawn_matrix(&names, [out, width]), bias);
+        }
         let stored = self.find_all(parts.iter().map(|(name, out)| (*name, vec![*out])), width);
         let read = stored.and_then(|stored| self.join(&stored, Layout::matrix([out, width])));
         let bias = (bias == Bias::Yes).then(|| {
@@ -164,6 +173,9 @@ impl<'a> Weights<'a> {
     #[must_use]
     pub fn embedding(&self, name: &str, [rows, width]: [usize; 2]) -> Embedding {
         let dtype = self.context.options.dtype;
+        if self.draws() {
+            return Embedding::new(self.drawn(name, [rows, width]), dtype);
+        }
         if self.context.is_quantized(&self.name(name)) {
             let table = match self.unpacked(name, [rows, width]) {
                 Some(values) => self.upload(TensorData::new(values, [rows, width])),
