@@ -156,6 +156,13 @@ impl CodePredictor {
         }
     }
 
+    /// Bytes of the matrices that are read for a frame: all layers for every code, a head each.
+    pub(crate) fn frame_bytes(&self) -> usize {
+        let layers: usize = self.layers.iter().map(DecoderLayer::row_bytes).sum();
+        let heads: usize = self.lm_head.iter().map(Linear::bytes).sum();
+        layers * self.lm_head.len() + heads
+    }
+
     /// Makes a frame; `sample` is called once for every group after the first.
     ///
     /// # Shapes

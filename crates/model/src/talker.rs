@@ -82,6 +82,13 @@ impl Talker {
         }
     }
 
+    /// Bytes of the matrices that are read for a frame, those of the code predictor once a code.
+    #[must_use]
+    pub fn frame_bytes(&self) -> usize {
+        let layers: usize = self.layers.iter().map(DecoderLayer::row_bytes).sum();
+        layers + self.codec_head.bytes() + self.code_predictor.frame_bytes()
+    }
+
     /// The state of a new stream with room for `capacity` rows: those of the prompt and one a frame.
     #[must_use]
     pub fn state(&self, capacity: usize) -> TalkerState {

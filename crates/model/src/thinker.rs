@@ -83,6 +83,12 @@ impl Thinker {
         Some((state, Decoder::new(parts)?))
     }
 
+    /// Bytes of the matrices that are read for a token of an answer.
+    #[must_use]
+    pub fn token_bytes(&self) -> usize {
+        self.model.row_bytes() + self.lm_head.bytes()
+    }
+
     /// The prompt's embeddings with the encoders' rows in their places.
     #[must_use]
     pub fn embed(&self, prompt: &Prompt) -> Rows {

@@ -9,10 +9,16 @@ use serde_json::Value;
 use super::{Config, ConfigError, Section};
 
 /// Each name with its `config.json`.
-const PRESETS: [(&str, &str); 1] = [(
-    "qwen3-omni-30b-a3b",
-    include_str!("preset/qwen3-omni-30b-a3b.json"),
-)];
+const PRESETS: [(&str, &str); 2] = [
+    (
+        "qwen3-omni-30b-a3b",
+        include_str!("preset/qwen3-omni-30b-a3b.json"),
+    ),
+    (
+        "omni-demo",
+        include_str!("../../../../assets/omni-demo/config.json"),
+    ),
+];
 
 impl Config {
     /// Names that [`Config::preset`] knows.

@@ -87,6 +87,12 @@ impl SelfAttention {
         Some((matrices, [0, 1].map(|i| norms[i].weight().clone())))
     }
 
+    /// Bytes of the matrices.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        self.qkv.bytes() + self.o_proj.bytes()
+    }
+
     /// # Shapes
     /// - x, output: `[rows, hidden]`, the rows that follow those in the cache
     #[must_use]

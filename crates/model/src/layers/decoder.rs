@@ -93,6 +93,16 @@ impl DecoderLayer {
         })
     }
 
+    /// Bytes of the matrices that one row meets.
+    #[must_use]
+    pub fn row_bytes(&self) -> usize {
+        let feed_forward = match &self.mlp {
+            FeedForward::Dense(mlp) => mlp.bytes(),
+            FeedForward::Sparse(moe) => moe.row_bytes(),
+        };
+        self.self_attn.bytes() + feed_forward
+    }
+
     /// # Shapes
     /// - x, output: `[rows, hidden]`, the rows that follow those in the cache
     #[must_use]

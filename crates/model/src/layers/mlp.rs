@@ -30,6 +30,12 @@ impl Mlp {
         Some([self.gate_up.matrices()?, self.down_proj.matrices()?])
     }
 
+    /// Bytes of the matrices.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        self.gate_up.bytes() + self.down_proj.bytes()
+    }
+
     /// # Shapes
     /// - x, output: `[rows, hidden]`
     #[must_use]

@@ -91,6 +91,16 @@ impl SparseMoe {
         })
     }
 
+    /// Bytes of the matrices that one row meets.
+    #[must_use]
+    pub fn row_bytes(&self) -> usize {
+        let shared = self.shared.as_ref().map_or(0, |shared| {
+            shared.shared_expert.bytes() + shared.shared_expert_gate.bytes()
+        });
+        let chosen = self.experts.bytes() / self.size.experts * self.size.top_k;
+        self.gate.bytes() + chosen + shared
+    }
+
     /// # Shapes
     /// - x, output: `[rows, hidden]`
     #[must_use]

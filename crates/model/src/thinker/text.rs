@@ -111,6 +111,11 @@ impl TextDecoder {
         }
     }
 
+    /// Bytes of the matrices that one row meets.
+    pub(super) fn row_bytes(&self) -> usize {
+        self.layers.iter().map(DecoderLayer::row_bytes).sum()
+    }
+
     /// Where the weights are.
     pub(super) fn device(&self) -> &Device {
         &self.device

@@ -112,7 +112,7 @@ fn demo_checkpoint_is_read() {
 fn the_release_is_known_by_name() {
     assert_eq!(
         Config::presets().collect::<Vec<_>>(),
-        ["qwen3-omni-30b-a3b"]
+        ["qwen3-omni-30b-a3b", "omni-demo"]
     );
     let config = Config::preset("qwen3-omni-30b-a3b").unwrap();
     assert_eq!(config.thinker.text_config.num_hidden_layers, 48);
@@ -121,6 +121,8 @@ fn the_release_is_known_by_name() {
     assert_eq!(config.talker.as_ref().unwrap().accept_hidden_layer, 24);
     assert_eq!(config.code2wav.as_ref().unwrap().head_dim(), 64);
     assert_eq!(config.im_end_token_id, Some(151_645));
+    let demo = Config::preset("omni-demo").unwrap();
+    assert_eq!(demo, read(&demo_json()).unwrap());
     assert!(Config::preset("gpt-2").is_none());
 }
 
