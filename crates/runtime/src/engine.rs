@@ -186,7 +186,7 @@ pub(crate) struct Model {
     plan: MemoryPlan,
     /// The queue of the device on which the weights were made. Work on another one would wait for events at every launch,
     /// and have memory pools of its own.
-    stream: StreamId,
+    pub(crate) stream: StreamId,
 }
 
 impl Engine {
@@ -274,6 +274,11 @@ impl Engine {
             let stream = model.stream;
             stream.executes(|| Job::new(&model, request, sink).run())
         }))
+    }
+
+    /// What every request reads.
+    pub(crate) fn model(&self) -> &Model {
+        &self.model
     }
 
     /// The model's config.

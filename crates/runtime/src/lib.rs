@@ -19,6 +19,7 @@
 //! # Ok::<(), burn_omni::Error>(())
 //! ```
 
+pub mod bench;
 mod decoding;
 mod engine;
 mod error;

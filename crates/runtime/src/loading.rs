@@ -32,15 +32,7 @@ impl Opened {
         }
         let processor = Processor::load(&checkpoint, &config.thinker)?;
         let ids = config.resolve_ids(|token| processor.tokenizer().token_id(token))?;
-        let longest = config.thinker.text_config.max_position_embeddings;
-        let context = engine.max_context.unwrap_or(longest);
-        if context == 0 || context > longest {
-            return Err(Error::BadSetting {
-                field: "max_context",
-                expected: format!("1 up to the model's max_position_embeddings, {longest}"),
-                found: context.to_string(),
-            });
-        }
+        let context = context(&config, engine.max_context)?;
         Ok(Self {
             checkpoint,
             config,
@@ -154,6 +146,20 @@ impl<'a> Loader<'a> {
             .extend(verdict.err().map(Error::from));
         Ok(built)
     }
+}
+
+/// The longest sequence: the one that is wanted, else what the model was made for.
+pub(crate) fn context(config: &Config, wanted: Option<usize>) -> Result<usize, Error> {
+    let longest = config.thinker.text_config.max_position_embeddings;
+    let context = wanted.unwrap_or(longest);
+    if context == 0 || context > longest {
+        return Err(Error::BadSetting {
+            field: "max_context",
+            expected: format!("1 up to the model's max_position_embeddings, {longest}"),
+            found: context.to_string(),
+        });
+    }
+    Ok(context)
 }
 
 /// Opens a checkpoint and its config, without loading it.

@@ -14,7 +14,7 @@ use crate::stream::{Sink, Stopped};
 use crate::{Answer, Error, Event, FinishReason, Request};
 
 /// Prompt rows that pass the decoder at a time, so that memory is bounded and a long prompt can be cancelled.
-const PREFILL_ROWS: usize = 1024;
+pub(crate) const PREFILL_ROWS: usize = 1024;
 /// Longest answer when neither the request nor the checkpoint says it (the reference's `thinker_max_new_tokens`).
 const MAX_NEW_TOKENS: usize = 1024;
 /// Stage numbers of the draws.

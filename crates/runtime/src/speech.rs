@@ -35,8 +35,8 @@ const MAX_NEW_CODES: usize = 4096;
 /// Talker, code predictor and code2wav.
 #[derive(Debug)]
 pub(crate) struct SpeechModel {
-    talker: Talker,
-    code2wav: Code2Wav,
+    pub(crate) talker: Talker,
+    pub(crate) code2wav: Code2Wav,
     turn_ids: TurnIds,
     ids: SpeechIds,
     /// Captured passes and their caches, for one answer at a time.

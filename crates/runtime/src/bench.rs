@@ -1,0 +1,81 @@
+//! Speed of each stage, of a loaded model or of random weights in the geometry of one.
+//!
+//! ```no_run
+//! use burn_omni::bench::{Bench, Sizes};
+//! use burn_omni::{Device, EngineConfig};
+//!
+//! let bench = Bench::load(EngineConfig::new("assets/omni-demo").device(Device::flex()))?;
+//! bench.run(&Sizes::default(), |figure| {
+//!     println!("{} {} {}", figure.what, figure.value, figure.unit);
+//!     Ok::<(), burn_omni::Error>(())
+//! })?;
+//! # Ok::<(), burn_omni::Error>(())
+//! ```
+
+mod copies;
+mod figure;
+mod model;
+mod speech;
+mod text;
+
+pub use figure::Figure;
+pub use model::{Bench, Synthetic};
+
+use crate::Error;
+
+/// How much is done, and how often.
+#[derive(Clone, Copy, Debug)]
+pub struct Sizes {
+    /// Tokens of the prompt.
+    pub prompt_tokens: usize,
+    /// Tokens that are decoded behind it.
+    pub decode_tokens: usize,
+    /// Frames that become samples.
+    pub frames: usize,
+    /// Measurements of each figure, after one that warms up.
+    pub repeat: usize,
+}
+
+impl Default for Sizes {
+    fn default() -> Self {
+        Self {
+            prompt_tokens: 512,
+            decode_tokens: 64,
+            frames: 125,
+            repeat: 5,
+        }
+    }
+}
+
+impl Bench {
+    /// Measures every stage; `give` gets each figure as it is made.
+    ///
+    /// # Errors
+    /// When the prompt and its answer do not fit, a stage fails or gives numbers that are none, or `give` fails.
+    pub fn run<E: From<Error>>(
+        &self,
+        sizes: &Sizes,
+        mut give: impl FnMut(Figure) -> Result<(), E>,
+    ) -> Result<(), E> {
+        self.fits(sizes)?;
+        self.stream.executes(|| {
+            give(self.load_figure())?;
+            let copies = copies::bandwidth(&self.device, sizes.repeat)?;
+            let bandwidth = copies.value * 1e9;
+            give(copies)?;
+            for figure in text::figures(self, sizes, bandwidth)? {
+                give(figure)?;
+            }
+            if let Some((talker, code2wav)) = self.speech() {
+                give(speech::talker(self, talker, sizes, bandwidth)?)?;
+                for figure in speech::code2wav(self, code2wav, sizes)? {
+                    give(figure)?;
+                }
+            }
+            for figure in self.memory_figures() {
+                give(figure)?;
+            }
+            Ok(())
+        })
+    }
+}

@@ -1,0 +1,268 @@
+//! What is measured: a loaded model, or one of random weights.
+
+use std::cell::Cell;
+use std::time::{Duration, Instant};
+
+use burn::tensor::{DType, Device, StreamId};
+use burn_omni_model::code2wav::Code2Wav;
+use burn_omni_model::config::Config;
+use burn_omni_model::talker::Talker;
+use burn_omni_model::thinker::Thinker;
+use burn_omni_quant::checkpoint::Component;
+use burn_omni_quant::formats::AtLoad;
+use burn_omni_quant::{LoadOptions, Warnings, draw};
+
+use super::Sizes;
+use super::figure::{Figure, wait};
+use crate::decoding::Captured;
+use crate::loading::context;
+use crate::{Engine, EngineConfig, Error, Quantize};
+
+/// A model whose stages can be measured.
+#[derive(Debug)]
+pub struct Bench {
+    parts: Parts,
+    pub(super) device: Device,
+    pub(super) stream: StreamId,
+    load: Duration,
+}
+
+/// Where the weights come from.
+#[derive(Debug)]
+enum Parts {
+    Loaded(Engine),
+    Drawn(Box<Drawn>),
+}
+
+/// A model of random weights.
+#[derive(Debug)]
+struct Drawn {
+    config: Config,
+    /// Before the weights, on which it works.
+    captured: Option<Captured>,
+    thinker: Thinker,
+    speech: Option<(Talker, Code2Wav)>,
+    context: usize,
+    bytes: u64,
+}
+
+/// A geometry, and how its weights are stored.
+#[derive(Clone, Debug)]
+pub struct Synthetic {
+    /// The geometry, for example a [`Config::preset`].
+    pub config: Config,
+    /// The device that runs the model.
+    pub device: Device,
+    /// Format of the matrices of the text decoder, all others being bf16; without it those are too.
+    pub quantize: Option<Quantize>,
+    /// Whether the head of the text decoder has that format.
+    pub quantize_head: bool,
+    /// Whether prompts are rounded to 4 bits where 4-bit matrices multiply them.
+    pub w4a4: bool,
+    /// Longest sequence; without it, what the model was made for.
+    pub max_context: Option<usize>,
+    /// Whether there are talker and code2wav.
+    pub speech: bool,
+}
+
+impl Bench {
+    /// Loads a checkpoint.
+    ///
+    /// # Errors
+    /// As [`Engine::load`].
+    pub fn load(config: EngineConfig) -> Result<Self, Error> {
+        let device = config.device.clone();
+        let start = Instant::now();
+        let engine = Engine::load(config)?;
+        let stream = engine.model().stream;
+        stream.executes(|| wait(&device))?;
+        Ok(Self {
+            parts: Parts::Loaded(engine),
+            device,
+            stream,
+            load: start.elapsed(),
+        })
+    }
+
+    /// Makes a model of random weights on the device; no file is read.
+    ///
+    /// # Errors
+    /// When the context is longer than the model's, or the device fails.
+    pub fn synthetic(synthetic: Synthetic) -> Result<Self, Error> {
+        let device = synthetic.device.clone();
+        let stream = StreamId::allocate();
+        let start = Instant::now();
+        let drawn = stream.executes(|| {
+            let drawn = Drawn::new(synthetic)?;
+            wait(&device)?;
+            Ok::<_, Error>(drawn)
+        })?;
+        Ok(Self {
+            parts: Parts::Drawn(Box::new(drawn)),
+            device,
+            stream,
+            load: start.elapsed(),
+        })
+    }
+
+    pub(super) fn thinker(&self) -> &Thinker {
+        match &self.parts {
+            Parts::Loaded(engine) => &engine.model().thinker,
+            Parts::Drawn(drawn) => &drawn.thinker,
+        }
+    }
+
+    pub(super) fn captured(&self) -> Option<&Captured> {
+        match &self.parts {
+            Parts::Loaded(engine) => engine.model().captured.as_ref(),
+            Parts::Drawn(drawn) => drawn.captured.as_ref(),
+        }
+    }
+
+    pub(super) fn speech(&self) -> Option<(&Talker, &Code2Wav)> {
+        match &self.parts {
+            Parts::Loaded(engine) => {
+                let speech = engine.model().speech.as_ref();
+                speech.map(|speech| (&speech.talker, &speech.code2wav))
+            }
+            Parts::Drawn(drawn) => {
+                let speech = drawn.speech.as_ref();
+                speech.map(|(talker, code2wav)| (talker, code2wav))
+            }
+        }
+    }
+
+    fn config(&self) -> &Config {
+        match &self.parts {
+            Parts::Loaded(engine) => engine.config(),
+            Parts::Drawn(drawn) => &drawn.config,
+        }
+    }
+
+    /// Checks that prompt and answer fit in the context.
+    pub(super) fn fits(&self, sizes: &Sizes) -> Result<(), Error> {
+        let context = match &self.parts {
+            Parts::Loaded(engine) => engine.model().context,
+            Parts::Drawn(drawn) => drawn.context,
+        };
+        let rows = sizes.prompt_tokens + sizes.decode_tokens;
+        if rows < context {
+            return Ok(());
+        }
+        Err(Error::BadSetting {
+            field: "prompt_tokens and decode_tokens",
+            expected: format!("less than the context, {context}, together"),
+            found: rows.to_string(),
+        })
+    }
+
+    /// Codes that the talker may choose.
+    pub(super) fn codes(&self) -> usize {
+        let talker = self.config().talker.as_ref();
+        talker.map_or(0, |talker| talker.code_predictor_config.vocab_size)
+    }
+
+    /// Some tokens of text.
+    pub(super) fn text_ids(&self, count: usize) -> Vec<u32> {
+        let vocabulary = self.config().thinker.text_config.vocab_size;
+        numbers(vocabulary).take(count).collect()
+    }
+
+    /// Frames of some codes.
+    pub(super) fn frames(&self, count: usize) -> Vec<Vec<u32>> {
+        let config = self.config().code2wav.as_ref();
+        let config = config.expect("a model that speaks has code2wav");
+        let mut codes = numbers(config.codebook_size);
+        let mut frame = || codes.by_ref().take(config.num_quantizers).collect();
+        (0..count).map(|_| frame()).collect()
+    }
+
+    /// `load`: the time until all weights were where they belong.
+    pub(super) fn load_figure(&self) -> Figure {
+        let mut figure = Figure::one("load", "s", self.load.as_secs_f64());
+        let way = match self.parts {
+            Parts::Loaded(_) => "from the checkpoint",
+            Parts::Drawn(_) => "random weights",
+        };
+        figure.detail = way.into();
+        figure
+    }
+
+    /// `memory.weights`, and `memory.device` where the device says it.
+    pub(super) fn memory_figures(&self) -> Vec<Figure> {
+        let weights = match &self.parts {
+            Parts::Loaded(engine) => engine.memory().weights_bytes,
+            Parts::Drawn(drawn) => drawn.bytes,
+        };
+        let mut figures = vec![Figure::one("memory.weights", "bytes", weights as f64)];
+        if let Some(usage) = self.device.memory_pool_usage() {
+            let reserved = usage.bytes_reserved as f64;
+            let mut figure = Figure::one("memory.device", "bytes", reserved);
+            figure.detail = "held by this process's queue".into();
+            figures.push(figure);
+        }
+        figures
+    }
+}
+
+impl Drawn {
+    fn new(synthetic: Synthetic) -> Result<Self, Error> {
+        let Synthetic {
+            config,
+            device,
+            quantize,
+            quantize_head,
+            w4a4,
+            max_context,
+            speech,
+        } = synthetic;
+        let context = context(&config, max_context)?;
+        let bytes = Cell::new(0);
+        let progress = |drawn| bytes.set(bytes.get() + drawn);
+        let warnings = Warnings::new();
+        let options = LoadOptions {
+            progress: &progress,
+            quantize: quantize.map(|format| AtLoad {
+                format: format.format(),
+                head: quantize_head,
+            }),
+            w4a4,
+            ..LoadOptions::new(&device, DType::F32, &warnings)
+        };
+        let talker = config.talker.as_ref().filter(|_| speech);
+        let accept = talker.map(|talker| talker.accept_hidden_layer);
+        let thinker = draw(Component::Thinker, options, |weights| {
+            Thinker::load(weights, &config.thinker, accept)
+        });
+        let speech = talker.zip(config.code2wav.as_ref());
+        let speech = speech.map(|(talker, code2wav)| {
+            (
+                draw(Component::Talker, options, |weights| {
+                    Talker::load(weights, talker)
+                }),
+                draw(Component::Code2Wav, options, |weights| {
+                    Code2Wav::load(weights, code2wav)
+                }),
+            )
+        });
+        Ok(Self {
+            captured: Captured::new(&thinker, context),
+            thinker,
+            speech,
+            context,
+            bytes: bytes.get(),
+            config,
+        })
+    }
+}
+
+/// Numbers below `end` from a fixed stream.
+fn numbers(end: usize) -> impl Iterator<Item = u32> {
+    let mut state = 1_u64;
+    std::iter::repeat_with(move || {
+        state = state
+            .wrapping_mul(6_364_136_223_846_793_005)
+            .wrapping_add(1_442_695_040_888_963_407);
+        ((state >> 33) % end as u64) as u32
+    })
+}

@@ -1,0 +1,117 @@
+//! Talker, code predictor and code2wav.
+
+use std::time::Duration;
+
+use burn_omni_model::code2wav::Code2Wav;
+use burn_omni_model::config::SAMPLE_RATE;
+use burn_omni_model::talker::Talker;
+
+use super::Sizes;
+use super::figure::{Figure, median, timed};
+use super::model::Bench;
+use crate::pipeline::{PREDICTOR_STAGE, TALKER_STAGE, finite, values};
+use crate::sampler::{Random, Sampler};
+use crate::{Error, Sampling};
+
+/// Frames of a packet of sound.
+const CHUNK: usize = 25;
+/// Rows of the talker's prompt.
+const PROMPT: usize = 32;
+
+/// `talker.frame`: a pass of the talker and the codes of the code predictor, the likeliest each.
+pub(super) fn talker(
+    bench: &Bench,
+    talker: &Talker,
+    sizes: &Sizes,
+    bandwidth: f64,
+) -> Result<Figure, Error> {
+    let frames = sizes.frames.min(CHUNK);
+    let once = || frames_of(bench, talker, frames);
+    once()?;
+    let times: Vec<_> = (0..sizes.repeat)
+        .map(|_| once())
+        .collect::<Result<_, _>>()?;
+    let each = times.iter().map(|time| time.as_secs_f64() * 1e3);
+    let detail = format!("{frames} frames behind {PROMPT} rows");
+    let figure = Figure::of("talker.frame", "ms", each, detail);
+    Ok(figure.reading(talker.frame_bytes(), median(times), bandwidth))
+}
+
+/// The time of a frame.
+fn frames_of(bench: &Bench, talker: &Talker, frames: usize) -> Result<Duration, Error> {
+    let codes = bench.codes();
+    let text = |count| talker.text_rows(bench.thinker().embed_text(&bench.text_ids(count)));
+    let mut state = talker.state(PROMPT + frames);
+    let positions: Vec<f32> = (0..PROMPT).map(|row| row as f32).collect();
+    let mut step = talker.prefill(&mut state, text(PROMPT), [&positions; 3]);
+    let mut predictor = talker.predictor_state();
+    let pad = text(1);
+    let sampler = |stage| Sampler::new(Sampling::GREEDY, Random::new(0, stage));
+    let (mut first, mut others) = (sampler(TALKER_STAGE), sampler(PREDICTOR_STAGE));
+    let ((), time) = timed(&bench.device, || {
+        for _ in 0..frames {
+            let logits = values(step.logits.clone());
+            finite("the talker", &logits)?;
+            let code = first.sample(logits, |id| id < codes);
+            let mut sound = Ok(());
+            let mut sample = |_, logits: Vec<f32>| {
+                if sound.is_ok() {
+                    sound = finite("the code predictor", &logits);
+                }
+                others.sample(logits, |_| true)
+            };
+            let frame = talker.frame(&mut predictor, step.hidden.clone(), code, &mut sample);
+            sound?;
+            step = talker.step(&mut state, frame.feedback + pad.clone());
+        }
+        Ok(())
+    })?;
+    Ok(time / frames as u32)
+}
+
+/// `code2wav.rtf` of packets, as in a stream, and `code2wav.rtf_at_once`: seconds of work for a second of sound.
+pub(super) fn code2wav(
+    bench: &Bench,
+    code2wav: &Code2Wav,
+    sizes: &Sizes,
+) -> Result<[Figure; 2], Error> {
+    let frames = bench.frames(sizes.frames);
+    let samples = frames.len() * code2wav.samples_per_frame();
+    let length = samples as f64 / f64::from(SAMPLE_RATE);
+    let figure = |what, chunk: usize| {
+        let once = || rtf(bench, code2wav, &frames, chunk);
+        once()?;
+        let times: Result<Vec<_>, Error> = (0..sizes.repeat).map(|_| once()).collect();
+        let detail = match chunk.min(frames.len()) {
+            chunk if chunk == frames.len() => format!("{} frames at once", frames.len()),
+            chunk => format!("{} frames, {chunk} at a time", frames.len()),
+        };
+        let shares = times?.into_iter().map(|time| time.as_secs_f64() / length);
+        Ok::<_, Error>(Figure::of(what, "s/s", shares, detail))
+    };
+    Ok([
+        figure("code2wav.rtf", CHUNK)?,
+        figure("code2wav.rtf_at_once", frames.len())?,
+    ])
+}
+
+fn rtf(
+    bench: &Bench,
+    code2wav: &Code2Wav,
+    frames: &[Vec<u32>],
+    chunk: usize,
+) -> Result<Duration, Error> {
+    let mut state = code2wav.state();
+    let ((), time) = timed(&bench.device, || {
+        for frames in frames.chunks(chunk) {
+            let samples = code2wav.push(&mut state, frames);
+            let samples = samples.map_err(|error| Error::Stage {
+                stage: "code2wav",
+                cause: error.to_string(),
+            })?;
+            finite("code2wav", &samples)?;
+        }
+        Ok(())
+    })?;
+    Ok(time)
+}

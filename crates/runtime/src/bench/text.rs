@@ -1,0 +1,100 @@
+//! The thinker's prompt and answer.
+
+use std::time::Duration;
+
+use burn_omni_model::thinker::Rows;
+
+use super::Sizes;
+use super::figure::{Figure, median, timed};
+use super::model::Bench;
+use crate::decoding::{Decoding, Next, Place};
+use crate::pipeline::{PREFILL_ROWS, THINKER_STAGE, finite, values};
+use crate::sampler::{Random, Sampler};
+use crate::{Error, Sampling};
+
+/// `thinker.prefill` and `thinker.decode`.
+pub(super) fn figures(bench: &Bench, sizes: &Sizes, bandwidth: f64) -> Result<[Figure; 2], Error> {
+    let once = || once(bench, sizes);
+    let captured = once()?.captured;
+    let runs: Vec<Run> = (0..sizes.repeat)
+        .map(|_| once())
+        .collect::<Result<_, _>>()?;
+    let rates = |count: usize, time: fn(&Run) -> Duration| {
+        let rates = runs
+            .iter()
+            .map(move |run| count as f64 / time(run).as_secs_f64());
+        rates.collect::<Vec<_>>()
+    };
+    let prompt = sizes.prompt_tokens;
+    let way = if captured {
+        "a captured step"
+    } else {
+        "pass by pass"
+    };
+    let prefill = Figure::of(
+        "thinker.prefill",
+        "tokens/s",
+        rates(prompt, |run| run.prefill),
+        format!("{prompt} tokens"),
+    );
+    let count = sizes.decode_tokens;
+    let decode = Figure::of(
+        "thinker.decode",
+        "tokens/s",
+        rates(count, |run| run.decode),
+        format!("{count} tokens behind {prompt}, {way}"),
+    );
+    let time = median(runs.iter().map(|run| run.decode).collect()) / count as u32;
+    let bytes = bench.thinker().token_bytes();
+    Ok([prefill, decode.reading(bytes, time, bandwidth)])
+}
+
+struct Run {
+    prefill: Duration,
+    decode: Duration,
+    captured: bool,
+}
+
+fn once(bench: &Bench, sizes: &Sizes) -> Result<Run, Error> {
+    let thinker = bench.thinker();
+    let prompt = bench.text_ids(sizes.prompt_tokens);
+    let rows = prompt.len() + sizes.decode_tokens + 1;
+    let mut decoding = Decoding::new(thinker, bench.captured(), rows);
+    let mut sampler = Sampler::new(Sampling::GREEDY, Random::new(0, THINKER_STAGE));
+    let (mut next, prefill) = timed(&bench.device, || {
+        let mut logits = Vec::new();
+        let embeds = Rows::text(thinker.embed_text(&prompt));
+        for start in (0..prompt.len()).step_by(PREFILL_ROWS) {
+            let range = start..(start + PREFILL_ROWS).min(prompt.len());
+            let positions: Vec<f32> = range.clone().map(|row| row as f32).collect();
+            let rope = thinker.rope([&positions; 3]);
+            let output = thinker.forward(&embeds.slice(range), &rope, decoding.state());
+            logits = values(output.logits);
+        }
+        Ok(Next::Scores(logits))
+    })?;
+    let captured = matches!(decoding, Decoding::Captured(..));
+    let ((), decode) = timed(&bench.device, || {
+        for len in (prompt.len()..).take(sizes.decode_tokens) {
+            let token = match next {
+                Next::Token(token) => token,
+                Next::Scores(ref mut scores) => {
+                    finite("the thinker", scores)?;
+                    sampler.sample(std::mem::take(scores), |_| true)
+                }
+            };
+            let place = Place {
+                token,
+                len,
+                position: len as f32,
+            };
+            next = decoding.pass(thinker, place, true)?;
+        }
+        Ok(())
+    })?;
+    Ok(Run {
+        prefill,
+        decode,
+        captured,
+    })
+}
