@@ -1,5 +1,6 @@
 //! What can be typed.
 
+mod bench;
 mod media;
 mod on_load;
 mod quantize;
@@ -9,6 +10,7 @@ use std::path::PathBuf;
 
 use clap::{ArgAction, ArgGroup, Args, Parser, Subcommand, ValueEnum};
 
+pub(crate) use bench::BenchArgs;
 pub(crate) use media::{MediaArgs, Medium};
 pub(crate) use on_load::{OnLoad, OnLoadArg};
 pub(crate) use quantize::QuantizeArgs;
@@ -49,6 +51,13 @@ pub(crate) enum Command {
     Quantize(QuantizeArgs),
     /// Show what a checkpoint holds, whether it is complete, and the memory it takes
     Inspect(InspectArgs),
+    /// Measure the speed of each stage, with a checkpoint or without any
+    ///
+    /// Every figure is the median of several measurements, with the smallest and the largest beside it. Where the bytes of
+    /// the weights are the limit, it says which share of the device's copy bandwidth they came to, which is measured in the
+    /// same run.
+    #[command(after_help = bench::EXAMPLES)]
+    Bench(BenchArgs),
     /// Show devices, drivers and tools, and whether the chosen device can run a model
     Doctor(DoctorArgs),
 }

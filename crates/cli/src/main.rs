@@ -41,6 +41,7 @@ fn dispatch(cli: Cli, output: &Output) -> Result<(), Failure> {
     match cli.command {
         Command::Run(args) => commands::run::run(*args, output),
         Command::Chat(args) => commands::chat::chat(args, output),
+        Command::Bench(args) => commands::bench::bench(args, output),
         Command::Quantize(args) => commands::quantize::quantize(&args, output),
         Command::Inspect(args) => commands::inspect::inspect(&args, output),
         Command::Doctor(args) => commands::doctor::doctor(&args, output),

@@ -41,6 +41,19 @@ impl OnLoadArg {
     }
 }
 
+impl OnLoadArg {
+    /// The same where weights are made in the format of `--format`: whether the head is in it too.
+    pub(crate) fn head_of_drawn(&self) -> Result<bool, Failure> {
+        if self.quantize != Stored::None {
+            return Err(Failure::usage(
+                "--quantize: with --synthetic there is nothing to quantize",
+                "weights are made in the format of --format",
+            ));
+        }
+        Ok(self.quantize_head)
+    }
+}
+
 impl OnLoad {
     /// The same for a memory plan.
     pub(crate) fn at_load(self) -> Option<AtLoad> {

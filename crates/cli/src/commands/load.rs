@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use burn_omni::{Engine, EngineConfig, Sampling};
+use burn_omni::{Device, Engine, EngineConfig, Sampling};
 use burn_omni_ops::has_w4a4;
 
 use crate::args::{Dtype, ModelArgs, TextArgs};
@@ -35,12 +35,7 @@ pub(crate) fn load(args: &ModelArgs, voice: Voice, output: &Output) -> Result<Lo
     let quantize = args.quantize.checked()?;
     let Found { device, name } = args.device.device.open()?;
     check_dtype(args.dtype, &name)?;
-    if args.w4a4 && !has_w4a4(&device) {
-        return Err(Failure::advised(
-            format!("--w4a4: {name} has no products of 4-bit operands"),
-            "leave it out; NVIDIA GPUs of compute capability 12.0 and 12.1 have them",
-        ));
-    }
+    check_w4a4(args.w4a4, &device, &name)?;
     let dir = model_dir::resolve(args.model.dir.as_deref())?;
     let started = Instant::now();
     let bar: Bar = output.bar("Loading");
@@ -75,6 +70,16 @@ pub(crate) fn load(args: &ModelArgs, voice: Voice, output: &Output) -> Result<Lo
         device: name,
         took,
     })
+}
+
+pub(super) fn check_w4a4(wanted: bool, device: &Device, name: &str) -> Result<(), Failure> {
+    if wanted && !has_w4a4(device) {
+        return Err(Failure::advised(
+            format!("--w4a4: {name} has no products of 4-bit operands"),
+            "leave it out; NVIDIA GPUs of compute capability 12.0 and 12.1 have them",
+        ));
+    }
+    Ok(())
 }
 
 fn check_dtype(dtype: Dtype, device: &str) -> Result<(), Failure> {

@@ -7,6 +7,7 @@ use serde::Serialize;
 
 use super::Loaded;
 use crate::answer::{Finished, real_time_factor};
+use crate::output::peak_bytes;
 
 /// The one JSON object.
 #[derive(Debug, Serialize)]
@@ -131,14 +132,4 @@ fn seconds(time: Duration) -> f64 {
 /// To microseconds: more digits are noise.
 fn rounded(value: f64) -> f64 {
     (value * 1e6).round() / 1e6
-}
-
-/// The largest resident set of this process.
-fn peak_bytes() -> Option<u64> {
-    let status = std::fs::read_to_string("/proc/self/status").ok()?;
-    let line = status
-        .lines()
-        .find_map(|line| line.strip_prefix("VmHWM:"))?;
-    let kib: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
-    Some(kib * 1024)
 }

@@ -1,0 +1,92 @@
+//! `bench`.
+
+use std::path::PathBuf;
+
+use burn_omni::Quantize;
+use burn_omni_model::config::Config;
+use clap::builder::PossibleValuesParser;
+use clap::{Args, ValueEnum};
+
+use super::{ContextArg, DeviceArg, OnLoadArg, values};
+
+/// Examples below the help.
+pub(super) const EXAMPLES: &str = "\
+Examples:
+  burn-omni bench
+  burn-omni bench -m path/to/checkpoint --prompt-tokens 4096 --no-speech
+  burn-omni bench --synthetic qwen3-omni-30b-a3b --device cuda --json";
+
+/// What is measured, and how.
+#[derive(Debug, Args)]
+pub(crate) struct BenchArgs {
+    /// Checkpoint folder [default: as for `run`]
+    // Not the argument of the other commands: a folder that the environment names does not keep from --synthetic.
+    #[arg(
+        short = 'm',
+        long = "model",
+        value_name = "DIR",
+        conflicts_with = "synthetic"
+    )]
+    pub(crate) dir: Option<PathBuf>,
+    /// Read no checkpoint: random weights in the geometry of this model, made on the device
+    #[arg(long, value_name = "NAME", value_parser = PossibleValuesParser::new(Config::presets()))]
+    pub(crate) synthetic: Option<String>,
+    /// With --synthetic, the format of attention and experts of the thinker
+    ///
+    /// The head has it with --quantize-head; everything else is stored in BF16.
+    #[arg(
+        long,
+        value_name = "FORMAT",
+        default_value = "nvfp4",
+        requires = "synthetic"
+    )]
+    pub(crate) format: Format,
+    #[command(flatten)]
+    pub(crate) device: DeviceArg,
+    #[command(flatten)]
+    pub(crate) quantize: OnLoadArg,
+    /// Round prompts to 4 bits too where 4-bit weights multiply them: see `burn-omni run --help`
+    #[arg(long)]
+    pub(crate) w4a4: bool,
+    #[command(flatten)]
+    pub(crate) context: ContextArg,
+    /// Tokens of the prompt
+    #[arg(long, value_name = "N", allow_negative_numbers = true, value_parser = values::count, default_value = "512")]
+    pub(crate) prompt_tokens: usize,
+    /// Tokens that are decoded behind it
+    #[arg(long, value_name = "N", allow_negative_numbers = true, value_parser = values::count, default_value = "64")]
+    pub(crate) decode_tokens: usize,
+    /// Frames of 80 ms that become sound
+    #[arg(long, value_name = "N", allow_negative_numbers = true, value_parser = values::count, default_value = "125")]
+    pub(crate) frames: usize,
+    /// Measurements of each figure, after one that warms up
+    #[arg(long, value_name = "N", allow_negative_numbers = true, value_parser = values::count, default_value = "5")]
+    pub(crate) repeat: usize,
+    /// Leave out talker and code2wav
+    #[arg(long)]
+    pub(crate) no_speech: bool,
+    /// Write one JSON object a figure to stdout, as they come
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// How matrices of the text decoder are stored.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Format {
+    /// 4-bit floats in blocks of 16
+    Nvfp4,
+    /// 4-bit floats in blocks of 32
+    Mxfp4,
+    /// 16-bit floats
+    Bf16,
+}
+
+impl Format {
+    pub(crate) fn quantize(self) -> Option<Quantize> {
+        match self {
+            Self::Nvfp4 => Some(Quantize::Nvfp4),
+            Self::Mxfp4 => Some(Quantize::Mxfp4),
+            Self::Bf16 => None,
+        }
+    }
+}
