@@ -6,6 +6,7 @@ use burn_omni_kernels::packed::tiles::many::{self, Blocking};
 use burn_omni_kernels::packed::tiles::plan::{Plan, sum_slots};
 use burn_omni_kernels::packed::tiles::{Activations, Matrix, Tiling, activations, pack, unpack};
 use burn_omni_kernels::packed::{COLUMNS, Coding, Scaling, Shape};
+use burn_omni_kernels::{COPY_WORDS, Drawn, copy, draw_floats, draw_words};
 use cubecl_core::frontend::Scalar;
 use cubecl_core::prelude::*;
 
@@ -44,6 +45,8 @@ impl<'a> Launches<'a> {
 
     /// Every launch of a model.
     pub(crate) fn model(&mut self, model: &Model) {
+        self.drawn();
+        (self.note)(format!("{} drawn", model.name));
         for (name, coding) in CODINGS {
             // A coding changes the decoding alone, which every shape of the first one has met.
             let shapes_of = if name == CODINGS[0].0 {
@@ -73,6 +76,24 @@ impl<'a> Launches<'a> {
                 (self.note)(format!("{} {name} {count} experts {hidden}", model.name));
             }
         }
+    }
+
+    /// Random weights, and the copy that shows what the memory can do.
+    fn drawn(&self) {
+        let buffer = |elem| Buffer::empty(self.client, elem, COPY_WORDS);
+        let words = || buffer(u32::elem_type_native());
+        let drawn = Drawn {
+            seed: 0,
+            row: 128,
+            width: 1024,
+            random: u32::MAX,
+            base: 0,
+        };
+        draw_words(self.client, &words(), COPY_WORDS, drawn);
+        for elem in [f32::elem_type_native(), half::bf16::elem_type_native()] {
+            draw_floats(self.client, &buffer(elem), COPY_WORDS, 0);
+        }
+        copy(self.client, &words(), &words());
     }
 
     /// Into tiles and back.
