@@ -66,9 +66,9 @@ impl Bench {
             for figure in text::figures(self, sizes, bandwidth)? {
                 give(figure)?;
             }
-            if let Some((talker, code2wav)) = self.speech() {
-                give(speech::talker(self, talker, sizes, bandwidth)?)?;
-                for figure in speech::code2wav(self, code2wav, sizes)? {
+            if let Some(model) = self.speech() {
+                give(speech::talker(self, model, sizes, bandwidth)?)?;
+                for figure in speech::code2wav(self, &model.code2wav, sizes)? {
                     give(figure)?;
                 }
             }

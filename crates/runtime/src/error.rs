@@ -51,6 +51,14 @@ pub enum Error {
         /// Longest sequence.
         context: usize,
     },
+    /// Prompt and answer of a bench do not fit.
+    #[error("{rows} tokens of prompt and answer do not fit, the context holds {context}")]
+    BenchTooLong {
+        /// Tokens of both.
+        rows: usize,
+        /// Longest sequence.
+        context: usize,
+    },
     /// Nobody has this voice.
     #[error("unknown voice `{voice}`, this checkpoint has {}", .voices.join(", "))]
     UnknownVoice {
@@ -101,6 +109,9 @@ impl Error {
             Self::Load(error) => error.hint(),
             Self::Processor(error) => error.hint(),
             Self::PromptTooLong { .. } => Some("shorten the prompt or take smaller media; --max-context raises a limit that was set below the model's".into()),
+            Self::BenchTooLong { .. } => {
+                Some("lower --prompt-tokens or --decode-tokens, or raise --max-context".into())
+            }
             Self::CannotSpeak { .. } => {
                 Some("ask for text only, or use a checkpoint with talker and code2wav".into())
             }

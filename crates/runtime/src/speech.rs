@@ -6,7 +6,7 @@ use std::time::Instant;
 use burn::tensor::{Tensor, s};
 use burn_omni_model::code_predictor::PredictorState;
 use burn_omni_model::code2wav::{Code2Wav, Code2WavState};
-use burn_omni_model::config::{Config, SpecialIds, SpeechIds};
+use burn_omni_model::config::{Config, SpecialIds, SpeechIds, TalkerConfig};
 use burn_omni_model::processor::{Medium, Positions, positions, special_tokens};
 use burn_omni_model::talker::{
     ReplyStart, SpeechMarks, Talker, TalkerPrompt, TalkerState, TalkerStep, ThinkerRows, TurnIds,
@@ -45,20 +45,20 @@ pub(crate) struct SpeechModel {
 
 /// What talker and code predictor remember of an answer.
 #[derive(Debug)]
-struct States {
-    talker: TalkerState,
-    predictor: PredictorState,
+pub(crate) struct States {
+    pub(crate) talker: TalkerState,
+    pub(crate) predictor: PredictorState,
 }
 
 /// The states of one answer.
-enum Held<'a> {
+pub(crate) enum Held<'a> {
     /// Those whose passes are captured.
     Captured(MutexGuard<'a, States>),
     Own(Box<States>),
 }
 
 impl Held<'_> {
-    fn states(&mut self) -> &mut States {
+    pub(crate) fn states(&mut self) -> &mut States {
         match self {
             Self::Captured(states) => states,
             Self::Own(states) => states,
@@ -77,20 +77,33 @@ impl SpeechModel {
             config.talker.as_ref().expect(known),
             config.code2wav.as_ref().expect(known),
         );
-        let speech = ids.speech.as_ref().expect(known);
         let talker = loader.component(Component::Talker, |weights| {
             Talker::load(weights, talker_config)
         })?;
         let code2wav = loader.component(Component::Code2Wav, |weights| {
             Code2Wav::load(weights, code2wav)
         })?;
-        Ok(Self {
-            turn_ids: TurnIds::new(ids.im_start, speech, talker_config),
-            ids: *speech,
+        Ok(Self::new(talker, code2wav, talker_config, ids))
+    }
+
+    /// A model that was made elsewhere.
+    ///
+    /// # Panics
+    /// When the ids are those of a model that cannot speak.
+    pub(crate) fn new(
+        talker: Talker,
+        code2wav: Code2Wav,
+        config: &TalkerConfig,
+        ids: &SpecialIds,
+    ) -> Self {
+        let speech = ids.speech.expect("a model that can speak has all ids");
+        Self {
+            turn_ids: TurnIds::new(ids.im_start, &speech, config),
+            ids: speech,
             talker,
             code2wav,
             captured: None,
-        })
+        }
     }
 
     /// Captures the passes of a frame, where the device can do that.
@@ -101,7 +114,7 @@ impl SpeechModel {
     }
 
     /// States for an answer with so many rows of the talker.
-    fn states(&self, rows: usize) -> Held<'_> {
+    pub(crate) fn states(&self, rows: usize) -> Held<'_> {
         let captured = self.captured.as_ref().and_then(|states| {
             match states.try_lock() {
                 Ok(states) => Some(states),

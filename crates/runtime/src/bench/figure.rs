@@ -39,7 +39,7 @@ impl Figure {
         let (first, last) = (values.first(), values.last());
         Self {
             what,
-            value: values[values.len() / 2],
+            value: f64::midpoint(values[(values.len() - 1) / 2], values[values.len() / 2]),
             unit,
             spread: [first, last].map(|value| *value.expect("something was measured")),
             fraction: None,
@@ -82,5 +82,35 @@ pub(super) fn wait(device: &Device) -> Result<(), Error> {
 /// The middle of some times.
 pub(super) fn median(mut times: Vec<Duration>) -> Duration {
     times.sort();
-    times[times.len() / 2]
+    (times[(times.len() - 1) / 2] + times[times.len() / 2]) / 2
+}
+
+/// How a step is done, in words.
+pub(super) fn way(captured: bool) -> &'static str {
+    if captured { "captured" } else { "pass by pass" }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_figure_is_the_middle_with_both_ends() {
+        let of = |values: &[f64]| {
+            let figure = Figure::of("load", "s", values.iter().copied(), "");
+            (figure.value, figure.spread)
+        };
+        assert_eq!(of(&[3.0]), (3.0, [3.0, 3.0]));
+        assert_eq!(of(&[5.0, 1.0, 2.0]), (2.0, [1.0, 5.0]));
+        assert_eq!(of(&[5.0, 1.0, 2.0, 4.0]), (3.0, [1.0, 5.0]));
+        let seconds = [4, 1, 2, 3].map(Duration::from_secs).to_vec();
+        assert_eq!(median(seconds), Duration::from_millis(2500));
+    }
+
+    #[test]
+    fn reading_at_the_speed_of_copies_is_all_of_them() {
+        let figure = Figure::one("thinker.decode", "tokens/s", 2.0);
+        let figure = figure.reading(100, Duration::from_millis(500), 200.0);
+        assert_eq!(figure.fraction, Some(1.0));
+    }
 }

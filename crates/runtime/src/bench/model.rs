@@ -16,6 +16,7 @@ use super::Sizes;
 use super::figure::{Figure, wait};
 use crate::decoding::Captured;
 use crate::loading::context;
+use crate::speech::SpeechModel;
 use crate::{Engine, EngineConfig, Error, Quantize};
 
 /// A model whose stages can be measured.
@@ -41,7 +42,7 @@ struct Drawn {
     /// Before the weights, on which it works.
     captured: Option<Captured>,
     thinker: Thinker,
-    speech: Option<(Talker, Code2Wav)>,
+    speech: Option<SpeechModel>,
     context: usize,
     bytes: u64,
 }
@@ -119,16 +120,10 @@ impl Bench {
         }
     }
 
-    pub(super) fn speech(&self) -> Option<(&Talker, &Code2Wav)> {
+    pub(super) fn speech(&self) -> Option<&SpeechModel> {
         match &self.parts {
-            Parts::Loaded(engine) => {
-                let speech = engine.model().speech.as_ref();
-                speech.map(|speech| (&speech.talker, &speech.code2wav))
-            }
-            Parts::Drawn(drawn) => {
-                let speech = drawn.speech.as_ref();
-                speech.map(|(talker, code2wav)| (talker, code2wav))
-            }
+            Parts::Loaded(engine) => engine.model().speech.as_ref(),
+            Parts::Drawn(drawn) => drawn.speech.as_ref(),
         }
     }
 
@@ -146,14 +141,10 @@ impl Bench {
             Parts::Drawn(drawn) => drawn.context,
         };
         let rows = sizes.prompt_tokens + sizes.decode_tokens;
-        if rows < context {
+        if rows <= context {
             return Ok(());
         }
-        Err(Error::BadSetting {
-            field: "prompt_tokens and decode_tokens",
-            expected: format!("less than the context, {context}, together"),
-            found: rows.to_string(),
-        })
+        Err(Error::BenchTooLong { rows, context })
     }
 
     /// Codes that the talker may choose.
@@ -208,7 +199,7 @@ impl Bench {
 impl Drawn {
     fn new(synthetic: Synthetic) -> Result<Self, Error> {
         let Synthetic {
-            config,
+            mut config,
             device,
             quantize,
             quantize_head,
@@ -217,6 +208,7 @@ impl Drawn {
             speech,
         } = synthetic;
         let context = context(&config, max_context)?;
+        let ids = config.resolve_ids(|_| None)?;
         let bytes = Cell::new(0);
         let progress = |drawn| bytes.set(bytes.get() + drawn);
         let warnings = Warnings::new();
@@ -236,14 +228,18 @@ impl Drawn {
         });
         let speech = talker.zip(config.code2wav.as_ref());
         let speech = speech.map(|(talker, code2wav)| {
-            (
+            let mut speech = SpeechModel::new(
                 draw(Component::Talker, options, |weights| {
                     Talker::load(weights, talker)
                 }),
                 draw(Component::Code2Wav, options, |weights| {
                     Code2Wav::load(weights, code2wav)
                 }),
-            )
+                talker,
+                &ids,
+            );
+            speech.capture();
+            speech
         });
         Ok(Self {
             captured: Captured::new(&thinker, context),

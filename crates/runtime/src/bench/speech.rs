@@ -4,13 +4,13 @@ use std::time::Duration;
 
 use burn_omni_model::code2wav::Code2Wav;
 use burn_omni_model::config::SAMPLE_RATE;
-use burn_omni_model::talker::Talker;
 
 use super::Sizes;
-use super::figure::{Figure, median, timed};
+use super::figure::{Figure, median, timed, way};
 use super::model::Bench;
 use crate::pipeline::{PREDICTOR_STAGE, TALKER_STAGE, finite, values};
 use crate::sampler::{Random, Sampler};
+use crate::speech::{Held, SpeechModel, States};
 use crate::{Error, Sampling};
 
 /// Frames of a packet of sound.
@@ -21,30 +21,34 @@ const PROMPT: usize = 32;
 /// `talker.frame`: a pass of the talker and the codes of the code predictor, the likeliest each.
 pub(super) fn talker(
     bench: &Bench,
-    talker: &Talker,
+    speech: &SpeechModel,
     sizes: &Sizes,
     bandwidth: f64,
 ) -> Result<Figure, Error> {
     let frames = sizes.frames.min(CHUNK);
-    let once = || frames_of(bench, talker, frames);
-    once()?;
-    let times: Vec<_> = (0..sizes.repeat)
-        .map(|_| once())
-        .collect::<Result<_, _>>()?;
+    let once = || once(bench, speech, frames);
+    let (_, way) = once()?;
+    let times: Result<Vec<_>, Error> = (0..sizes.repeat).map(|_| Ok(once()?.0)).collect();
+    let times = times?;
     let each = times.iter().map(|time| time.as_secs_f64() * 1e3);
-    let detail = format!("{frames} frames behind {PROMPT} rows");
+    let detail = format!("{frames} frames behind {PROMPT} rows, {way}");
     let figure = Figure::of("talker.frame", "ms", each, detail);
-    Ok(figure.reading(talker.frame_bytes(), median(times), bandwidth))
+    Ok(figure.reading(speech.talker.frame_bytes(), median(times), bandwidth))
 }
 
-/// The time of a frame.
-fn frames_of(bench: &Bench, talker: &Talker, frames: usize) -> Result<Duration, Error> {
-    let codes = bench.codes();
-    let text = |count| talker.text_rows(bench.thinker().embed_text(&bench.text_ids(count)));
-    let mut state = talker.state(PROMPT + frames);
+/// The time of a frame, and how it was made.
+fn once(
+    bench: &Bench,
+    speech: &SpeechModel,
+    frames: usize,
+) -> Result<(Duration, &'static str), Error> {
+    let (codes, model) = (bench.codes(), &speech.talker);
+    let text = |count| model.text_rows(bench.thinker().embed_text(&bench.text_ids(count)));
+    let mut held = speech.states(PROMPT + frames);
+    let way = way(matches!(held, Held::Captured(_)));
+    let States { talker, predictor } = held.states();
     let positions: Vec<f32> = (0..PROMPT).map(|row| row as f32).collect();
-    let mut step = talker.prefill(&mut state, text(PROMPT), [&positions; 3]);
-    let mut predictor = talker.predictor_state();
+    let mut step = model.prefill(talker, text(PROMPT), [&positions; 3]);
     let pad = text(1);
     let sampler = |stage| Sampler::new(Sampling::GREEDY, Random::new(0, stage));
     let (mut first, mut others) = (sampler(TALKER_STAGE), sampler(PREDICTOR_STAGE));
@@ -60,13 +64,13 @@ fn frames_of(bench: &Bench, talker: &Talker, frames: usize) -> Result<Duration, 
                 }
                 others.sample(logits, |_| true)
             };
-            let frame = talker.frame(&mut predictor, step.hidden.clone(), code, &mut sample);
+            let frame = model.frame(predictor, step.hidden.clone(), code, &mut sample);
             sound?;
-            step = talker.step(&mut state, frame.feedback + pad.clone());
+            step = model.step(talker, frame.feedback + pad.clone());
         }
         Ok(())
     })?;
-    Ok(time / frames as u32)
+    Ok((time / frames as u32, way))
 }
 
 /// `code2wav.rtf` of packets, as in a stream, and `code2wav.rtf_at_once`: seconds of work for a second of sound.

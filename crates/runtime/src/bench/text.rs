@@ -5,7 +5,7 @@ use std::time::Duration;
 use burn_omni_model::thinker::Rows;
 
 use super::Sizes;
-use super::figure::{Figure, median, timed};
+use super::figure::{Figure, median, timed, way};
 use super::model::Bench;
 use crate::decoding::{Decoding, Next, Place};
 use crate::pipeline::{PREFILL_ROWS, THINKER_STAGE, finite, values};
@@ -26,11 +26,7 @@ pub(super) fn figures(bench: &Bench, sizes: &Sizes, bandwidth: f64) -> Result<[F
         rates.collect::<Vec<_>>()
     };
     let prompt = sizes.prompt_tokens;
-    let way = if captured {
-        "a captured step"
-    } else {
-        "pass by pass"
-    };
+    let way = way(captured);
     let prefill = Figure::of(
         "thinker.prefill",
         "tokens/s",
@@ -58,7 +54,7 @@ struct Run {
 fn once(bench: &Bench, sizes: &Sizes) -> Result<Run, Error> {
     let thinker = bench.thinker();
     let prompt = bench.text_ids(sizes.prompt_tokens);
-    let rows = prompt.len() + sizes.decode_tokens + 1;
+    let rows = prompt.len() + sizes.decode_tokens;
     let mut decoding = Decoding::new(thinker, bench.captured(), rows);
     let mut sampler = Sampler::new(Sampling::GREEDY, Random::new(0, THINKER_STAGE));
     let (mut next, prefill) = timed(&bench.device, || {
