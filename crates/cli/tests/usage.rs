@@ -13,6 +13,7 @@ fn help_and_version_are_data() {
         (&["chat", "--help"], "--voice <NAME>"),
         (&["inspect", "--help"], "NaN"),
         (&["doctor", "--help"], "--kernels"),
+        (&["bench", "--help"], "--synthetic <NAME>"),
         (&["--version"], env!("CARGO_PKG_VERSION")),
     ] {
         let shown = run(args);

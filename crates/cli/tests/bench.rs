@@ -1,0 +1,155 @@
+//! `burn-omni bench`.
+
+mod common;
+
+use common::{Run, demo, program, run};
+use serde_json::Value;
+
+/// Small enough for a test.
+const SMALL: [&str; 8] = [
+    "--prompt-tokens=20",
+    "--decode-tokens=4",
+    "--frames=30",
+    "--repeat=2",
+    "--max-context=64",
+    "--device=cpu",
+    "--json",
+    "--no-progress",
+];
+const TEXT: [&str; 5] = [
+    "load",
+    "copy_bandwidth",
+    "thinker.prefill",
+    "thinker.decode",
+    "memory.weights",
+];
+const SPEECH: [&str; 3] = ["talker.frame", "code2wav.rtf", "code2wav.rtf_at_once"];
+/// Those that the bytes of weights limit.
+const READING: [&str; 2] = ["thinker.decode", "talker.frame"];
+
+fn small(args: &[&str]) -> Run {
+    run(["bench"].iter().chain(args).chain(&SMALL))
+}
+
+/// The figures of a run, each a sound number.
+#[track_caller]
+fn figures(run: &Run) -> Vec<Value> {
+    let lines = run.succeeds().stdout.lines();
+    let figures: Vec<Value> = lines
+        .map(|line| serde_json::from_str(line).unwrap_or_else(|error| panic!("{error}: {line}")))
+        .collect();
+    for figure in &figures {
+        let number = |value: &Value| value.as_f64().filter(|x| x.is_finite() && *x > 0.0);
+        let value = number(&figure["value"]).unwrap_or_else(|| panic!("{figure}"));
+        let [smallest, largest] = [0, 1].map(|i| number(&figure["spread"][i]).unwrap_or(f64::NAN));
+        assert!(smallest <= value && value <= largest, "{figure}");
+        assert!(figure["unit"].is_string(), "{figure}");
+        let what = figure["what"].as_str().unwrap_or_default();
+        let fraction = number(&figure["fraction"]);
+        assert_eq!(fraction.is_some(), READING.contains(&what), "{figure}");
+    }
+    figures
+}
+
+fn value(figures: &[Value], what: &str) -> Option<f64> {
+    let figure = figures.iter().find(|figure| figure["what"] == what);
+    figure.and_then(|figure| figure["value"].as_f64())
+}
+
+#[test]
+fn every_stage_of_a_checkpoint_has_its_figure() {
+    let path = demo().display().to_string();
+    let figures = figures(&small(&["-m", &path]));
+    for what in TEXT.iter().chain(&SPEECH) {
+        assert!(value(&figures, what).is_some(), "{what}");
+    }
+}
+
+#[test]
+fn without_a_checkpoint_every_format_has_its_figures() {
+    let weights = |args: &[&str]| {
+        let all = [&["--synthetic", "omni-demo"], args].concat();
+        let figures = figures(&small(&all));
+        for what in TEXT.iter().chain(&SPEECH) {
+            let silent = args.contains(&"--no-speech") && SPEECH.contains(what);
+            assert_eq!(value(&figures, what).is_none(), silent, "{what}");
+        }
+        value(&figures, "memory.weights").unwrap()
+    };
+    let nvfp4 = weights(&["--no-speech"]);
+    let head = weights(&["--no-speech", "--quantize-head"]);
+    let bf16 = weights(&["--format=bf16", "--no-speech"]);
+    assert!(head < nvfp4 && nvfp4 < bf16, "{head} {nvfp4} {bf16}");
+    assert!(weights(&["--format=mxfp4"]) > nvfp4);
+}
+
+#[test]
+fn people_get_a_table() {
+    let shown = run([
+        "bench",
+        "--synthetic=omni-demo",
+        "--device=cpu",
+        "--prompt-tokens=8",
+        "--decode-tokens=2",
+        "--repeat=1",
+        "--no-speech",
+    ]);
+    let lines: Vec<_> = shown.succeeds().stdout.lines().collect();
+    assert!(lines[0].starts_with("figure "), "{shown:#?}");
+    let row = lines.iter().find(|line| line.starts_with("thinker.decode"));
+    let row = row.unwrap_or_else(|| panic!("{shown:#?}"));
+    for part in ["tokens/s", " %", "2 tokens behind 8, pass by pass"] {
+        assert!(row.contains(part), "{row}");
+    }
+    assert!(shown.stderr.contains("random weights of omni-demo on cpu"));
+}
+
+#[test]
+fn the_environment_does_not_keep_from_random_weights() {
+    let mut command = program();
+    command.env("BURN_OMNI_MODEL", "/no/such/model");
+    command.args(["bench", "--synthetic=omni-demo", "--no-speech"]);
+    command.args(SMALL);
+    Run::from(command.output().unwrap()).succeeds();
+    let mut command = program();
+    command.env("BURN_OMNI_MODEL", "/no/such/model");
+    command.arg("bench").args(SMALL);
+    Run::from(command.output().unwrap()).fails(1, &["/no/such/model", "no such folder"]);
+}
+
+#[test]
+fn what_cannot_be_measured_is_said_in_one_line() {
+    run(["bench", "--synthetic=qwen4"]).fails(2, &["qwen4", "qwen3-omni-30b-a3b", "omni-demo"]);
+    run(["bench", "--synthetic=omni-demo", "-m", "x"]).fails(2, &["--synthetic", "--model"]);
+    run(["bench", "--format=bf16"]).fails(2, &["--synthetic"]);
+    run(["bench", "--synthetic=omni-demo", "--format=int3"]).fails(2, &["int3", "nvfp4"]);
+    run(["bench", "--synthetic=omni-demo", "--quantize=nvfp4"])
+        .fails(2, &["--quantize", "--synthetic"])
+        .hints("--format");
+    run([
+        "bench",
+        "--synthetic=omni-demo",
+        "--format=bf16",
+        "--quantize-head",
+    ])
+    .fails(2, &["--quantize-head", "bf16"])
+    .hints("--format nvfp4");
+    run(["bench", "--quantize-head"]).fails(2, &["--quantize-head"]);
+    run(["bench", "--repeat=0"]).fails(2, &["--repeat", "at least 1"]);
+    run(["bench", "-m", "/no/such/model"]).fails(1, &["/no/such/model"]);
+    run([
+        "bench",
+        "--synthetic=omni-demo",
+        "--device=cpu",
+        "--max-context=100",
+    ])
+    .fails(1, &["100", "576"])
+    .hints("--prompt-tokens");
+    run([
+        "bench",
+        "--synthetic=omni-demo",
+        "--device=cpu",
+        "--max-context=9000",
+    ])
+    .fails(1, &["max_context", "8192", "9000"]);
+}
