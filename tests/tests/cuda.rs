@@ -26,7 +26,9 @@ fn load(quantize: Option<Quantize>) -> Option<Engine> {
     let config = EngineConfig::new(repository("assets/omni-demo"))
         .device(Device::cuda(0))
         .quantize(quantize);
-    Some(Engine::load(config).expect("the demo model loads"))
+    let engine = Engine::load(config).expect("the demo model loads");
+    assert!(engine.is_captured(), "steps are captured");
+    Some(engine)
 }
 
 /// The ids of the cases whose text is not the reference's.
@@ -70,8 +72,8 @@ fn a_captured_step_gives_the_tokens_of_passes() {
         let long = request(&case.messages, None)
             .min_tokens(400)
             .max_tokens(400);
-        let held = engine.generate(long).expect("the case is sound");
-        std::thread::sleep(std::time::Duration::from_millis(20));
+        let mut held = engine.generate(long).expect("the case is sound");
+        held.next().expect("an event").expect("the case is sound");
         let passed = run(engine, request(&case.messages, None)).expect("the case is sound");
         drop(held);
         assert_eq!(

@@ -149,9 +149,10 @@ impl Talker {
     #[must_use]
     pub fn step(&self, state: &mut TalkerState, row: Tensor<2>) -> TalkerStep {
         if let Some(pass) = &state.pass {
-            pass.row(row, state.rows(), state.next_position);
-            let (logits, hidden) = (pass.scores(0), pass.hidden());
+            let rows = state.rows();
             state.caches.iter_mut().for_each(|cache| cache.advance(1));
+            pass.row(row, rows, state.next_position);
+            let (logits, hidden) = (pass.scores(0), pass.hidden());
             state.next_position += 1.0;
             return TalkerStep { logits, hidden };
         }

@@ -8,6 +8,7 @@ use burn_omni_model::config::{Config, SpecialIds};
 use burn_omni_model::processor::Processor;
 use burn_omni_model::thinker::Thinker;
 use burn_omni_ops::PackedFormat;
+use burn_omni_ops::decode::Decoder;
 use burn_omni_quant::Warnings;
 use burn_omni_quant::formats::AtLoad;
 
@@ -192,6 +193,8 @@ pub(crate) struct Model {
 impl Engine {
     /// Loads a checkpoint.
     ///
+    /// On an NVIDIA GPU steps are captured at the end; a request to another engine on the same GPU may fail meanwhile.
+    ///
     /// # Errors
     /// When the checkpoint, its config or its side files cannot be used; nothing was loaded then.
     pub fn load(engine: EngineConfig) -> Result<Self, Error> {
@@ -225,6 +228,12 @@ impl Engine {
             }
             Captured::new(&thinker, opened.context)
         });
+        let spoken = speech.as_ref().is_none_or(SpeechModel::is_captured);
+        if Decoder::runs_on(&engine.device) && !(captured.is_some() && spoken) {
+            (engine.warn)(
+                "kernels are launched one by one, which is slow: no captured step for these weights, or no memory",
+            );
+        }
         let dir = opened.checkpoint.dir().to_owned();
         Ok(Self {
             model: Arc::new(Model {
@@ -279,6 +288,12 @@ impl Engine {
     /// What every request reads.
     pub(crate) fn model(&self) -> &Model {
         &self.model
+    }
+
+    /// Whether tokens come from a captured step: see [`burn_omni_ops::decode::Decoder`].
+    #[must_use]
+    pub fn is_captured(&self) -> bool {
+        self.model.captured.is_some()
     }
 
     /// The model's config.

@@ -194,7 +194,8 @@ impl Request {
         self
     }
 
-    /// Seed of every draw; the same seed gives the same answer.
+    /// Seed of every draw; the same seed gives the same answer. On a GPU that holds for answers given one at a time: of two at
+    /// once only one has the captured step, whose cache rounds to bf16.
     #[must_use]
     pub fn seed(mut self, seed: u64) -> Self {
         self.seed = seed;

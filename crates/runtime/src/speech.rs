@@ -39,29 +39,52 @@ pub(crate) struct SpeechModel {
     pub(crate) code2wav: Code2Wav,
     turn_ids: TurnIds,
     ids: SpeechIds,
-    /// Captured passes and their caches, for one answer at a time.
-    captured: Option<Mutex<States>>,
+    /// Captured passes and their caches, for one answer at a time each.
+    captured: Option<CapturedStates>,
 }
 
-/// What talker and code predictor remember of an answer.
+/// What talker and code predictor remember of an answer, with captured passes.
 #[derive(Debug)]
-pub(crate) struct States {
-    pub(crate) talker: TalkerState,
-    pub(crate) predictor: PredictorState,
+struct CapturedStates {
+    talker: Mutex<TalkerState>,
+    predictor: Mutex<PredictorState>,
 }
 
-/// The states of one answer.
-pub(crate) enum Held<'a> {
-    /// Those whose passes are captured.
-    Captured(MutexGuard<'a, States>),
-    Own(Box<States>),
+/// A state of one answer.
+pub(crate) enum Held<'a, T> {
+    /// The one whose pass is captured.
+    Captured(MutexGuard<'a, T>),
+    Own(Box<T>),
 }
 
-impl Held<'_> {
-    pub(crate) fn states(&mut self) -> &mut States {
+impl<'a, T> Held<'a, T> {
+    /// The captured one, unless another answer has it or it does not serve; else an own one.
+    fn new(
+        captured: Option<&'a Mutex<T>>,
+        serves: impl FnOnce(&T) -> bool,
+        own: impl FnOnce() -> T,
+    ) -> Self {
+        let captured = captured.and_then(|state| match state.try_lock() {
+            Ok(state) => Some(state),
+            // The next answer starts anew.
+            Err(TryLockError::Poisoned(state)) => Some(state.into_inner()),
+            Err(TryLockError::WouldBlock) => None,
+        });
+        match captured.filter(|state| serves(state)) {
+            Some(state) => Self::Captured(state),
+            None => Self::Own(Box::new(own())),
+        }
+    }
+
+    /// Whether its pass is captured.
+    pub(crate) fn is_captured(&self) -> bool {
+        matches!(self, Self::Captured(_))
+    }
+
+    pub(crate) fn state(&mut self) -> &mut T {
         match self {
-            Self::Captured(states) => states,
-            Self::Own(states) => states,
+            Self::Captured(state) => state,
+            Self::Own(state) => state,
         }
     }
 }
@@ -108,31 +131,38 @@ impl SpeechModel {
 
     /// Captures the passes of a frame, where the device can do that.
     pub(crate) fn capture(&mut self) {
-        let talker = self.talker.captured_state(CAPTURED_ROWS);
-        let states = talker.zip(self.talker.captured_predictor_state());
-        self.captured = states.map(|(talker, predictor)| Mutex::new(States { talker, predictor }));
+        self.captured = self
+            .talker
+            .captured_state(CAPTURED_ROWS)
+            .and_then(|talker| {
+                Some(CapturedStates {
+                    talker: Mutex::new(talker),
+                    predictor: Mutex::new(self.talker.captured_predictor_state()?),
+                })
+            });
     }
 
-    /// States for an answer with so many rows of the talker.
-    pub(crate) fn states(&self, rows: usize) -> Held<'_> {
-        let captured = self.captured.as_ref().and_then(|states| {
-            match states.try_lock() {
-                Ok(states) => Some(states),
-                // The next answer starts anew.
-                Err(TryLockError::Poisoned(states)) => Some(states.into_inner()),
-                Err(TryLockError::WouldBlock) => None,
-            }
-        });
-        match captured.filter(|states| states.talker.capacity() >= rows) {
-            Some(mut states) => {
-                states.talker.clear();
-                Held::Captured(states)
-            }
-            None => Held::Own(Box::new(States {
-                talker: self.talker.state(rows),
-                predictor: self.talker.predictor_state(),
-            })),
-        }
+    /// Whether the passes of a frame are captured.
+    pub(crate) fn is_captured(&self) -> bool {
+        self.captured.is_some()
+    }
+
+    /// An empty state of the talker with room for so many rows.
+    pub(crate) fn talker_state(&self, rows: usize) -> Held<'_, TalkerState> {
+        let captured = self.captured.as_ref().map(|captured| &captured.talker);
+        let mut held = Held::new(
+            captured,
+            |state| state.capacity() >= rows,
+            || self.talker.state(rows),
+        );
+        held.state().clear();
+        held
+    }
+
+    /// A state of the code predictor.
+    pub(crate) fn predictor_state(&self) -> Held<'_, PredictorState> {
+        let captured = self.captured.as_ref().map(|captured| &captured.predictor);
+        Held::new(captured, |_| true, || self.talker.predictor_state())
     }
 }
 
@@ -220,12 +250,12 @@ impl<'a> Speaker<'a> {
         };
         let max_frames = self.max_frames();
         let (mut held, mut step) = self.prefill(thought, *first, max_frames)?;
-        let States { talker, predictor } = held.states();
+        let mut predictor = self.speech.predictor_state();
         let text = self.text(rest);
         speech.finish_reason = FinishReason::Length;
         for index in 0..max_frames {
             sink.check()?;
-            let Some((codes, feedback)) = self.frame(&step, predictor)? else {
+            let Some((codes, feedback)) = self.frame(&step, predictor.state())? else {
                 speech.finish_reason = FinishReason::Stop;
                 break;
             };
@@ -239,7 +269,7 @@ impl<'a> Speaker<'a> {
                 step = self
                     .speech
                     .talker
-                    .step(talker, feedback + self.text_row(&text, index));
+                    .step(held.state(), feedback + self.text_row(&text, index));
             }
         }
         packets.give(&mut speech, sink, started, answer)?;
@@ -255,7 +285,7 @@ impl<'a> Speaker<'a> {
         thought: &Thought,
         first: u32,
         max_frames: usize,
-    ) -> Result<(Held<'a>, TalkerStep), Error> {
+    ) -> Result<(Held<'a, TalkerState>, TalkerStep), Error> {
         let SpeechModel {
             talker, turn_ids, ..
         } = self.speech;
@@ -278,8 +308,8 @@ impl<'a> Speaker<'a> {
             },
         });
         let positions = self.positions(thought, &turns)?;
-        let mut held = self.speech.states(turns.talker_rows() + max_frames);
-        let state = &mut held.states().talker;
+        let mut held = self.speech.talker_state(turns.talker_rows() + max_frames);
+        let state = held.state();
         let step = talker.prefill(state, rows, [&positions.t, &positions.h, &positions.w]);
         Ok((held, step))
     }

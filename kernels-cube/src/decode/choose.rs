@@ -67,7 +67,11 @@ fn largest_kernel(scores: &[f32], best: &mut [f32], ids: &mut [u32]) {
     let mut id = 0xFFFF_FFFFu32;
     let mut at = first + unit;
     while at < end {
-        let score = scores[at];
+        let mut score = scores[at];
+        // NaN and both infinities become what no choice accepts.
+        if !(score.abs() <= f32::new(f32::MAX)) {
+            score = f32::new(f32::INFINITY);
+        }
         if score > value {
             value = score;
             id = at as u32;
@@ -90,7 +94,7 @@ fn greedy_kernel(best: &[f32], ids: &[u32], control: &mut [u32]) {
     let mut numbers = Shared::<[u32]>::new_slice(CUBES);
     winner(&mut values, &mut numbers, best[unit], ids[unit], CUBES);
     if unit == 0usize {
-        // No number is larger than all others where one is NaN, and infinity is none to choose.
+        // Infinity stands for all that is not finite.
         let finite = values[0] <= f32::new(f32::MAX) && numbers[0] != u32::MAX;
         let id = select(finite, numbers[0], u32::new(u32::MAX as i64));
         let step = control[STEP];

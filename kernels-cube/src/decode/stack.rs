@@ -110,13 +110,23 @@ impl Stack {
         (norm, eps): (Buffer, f32),
         attend: Attend,
     ) -> Self {
-        let first = layers.first().expect("a stack has layers");
+        assert!(!layers.is_empty(), "a stack has layers");
+        // Layers may be stored in different forms, which are padded differently.
+        let most = |size: fn(&Layer) -> usize| layers.iter().map(size).max().unwrap_or_default();
+        let slots = most(|layer| layer.feed_forward.hidden().0);
+        let hidden = most(|layer| layer.feed_forward.hidden().1);
+        let attended = most(|layer| layer.o_proj.columns());
+        let shared = most(|layer| {
+            layer
+                .feed_forward
+                .shared()
+                .map_or(8, |[_, down]| down.columns())
+        });
+        let experts = most(|layer| layer.feed_forward.experts());
         let zeros = |(slots, stride): (usize, usize)| {
             (activations::zeros(client, slots * 2 * stride, true), stride)
         };
         let [heads, kv_heads] = attend.heads;
-        let (slots, _) = first.feed_forward.hidden();
-        let shared = first.feed_forward.shared();
         Self {
             row: Row::new(client, width, eps),
             qkv: Buffer::empty(
@@ -124,10 +134,10 @@ impl Stack {
                 f32::elem_type_native(),
                 (heads + 2 * kv_heads) * 128,
             ),
-            attended: zeros((1, first.o_proj.columns())),
-            choice: Choice::new(client, first.feed_forward.experts(), slots),
-            hidden: zeros(first.feed_forward.hidden()),
-            shared_hidden: zeros((1, shared.map_or(8, |[_, down]| down.columns()))),
+            attended: zeros((1, attended)),
+            choice: Choice::new(client, experts, slots),
+            hidden: zeros((slots, hidden)),
+            shared_hidden: zeros((1, shared)),
             control: Control::new(client),
             layers,
             norm,

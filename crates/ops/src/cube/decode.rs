@@ -22,6 +22,8 @@ use crate::decode::{
 
 /// Numbers of a head.
 const HEAD: usize = 128;
+/// Experts of a row at most: a plane chooses them.
+const MOST_CHOSEN: usize = 32;
 
 /// A step, captured, and how far it has come.
 pub(crate) struct Captured {
@@ -57,7 +59,7 @@ impl Captured {
         let embedding = rows(parts.embedding.unsqueeze())?;
         let step = Step::new(&client, embedding, stack, weights(parts.head)?);
         step.stack.control.start(&client, 0, 0, 0.0);
-        let graph = capture(&client, || step.launch(&client)).ok()?;
+        let graph = capture(&client, &step.logits, || step.launch(&client))?;
         Some(Self {
             graph,
             step,
@@ -74,6 +76,7 @@ impl Captured {
     }
 
     pub(crate) fn start(&mut self, token: u32, len: usize, position: f32) {
+        assert!(len < self.capacity, "the caches have room for the token");
         let rows = u32::try_from(len).expect("caches have less than 2^32 rows");
         self.step
             .stack
@@ -122,12 +125,20 @@ fn failed(error: impl std::fmt::Display) -> DecodeError {
     DecodeError::Device(error.to_string())
 }
 
+/// Records launches, which write `written` among others; twice if something else on the device disturbed the first record.
+fn capture(client: &Client, written: &Buffer, launch: impl Fn()) -> Option<Graph> {
+    (0..2).find_map(|_| record(client, written, &launch).ok())
+}
+
 /// Launches once, which compiles kernels, and records.
-fn capture(client: &Client, launch: impl Fn()) -> Result<Graph, Box<dyn std::error::Error>> {
-    let done = Buffer::numbers(client, &[0]);
+fn record(
+    client: &Client,
+    written: &Buffer,
+    launch: &impl Fn(),
+) -> Result<Graph, Box<dyn std::error::Error>> {
     client.graph_prepare()?;
     launch();
-    if let Err(error) = client.read_one(done.handle) {
+    if let Err(error) = client.read_one(written.handle.clone()) {
         // Unwinds what was prepared.
         drop(client.stop_capture());
         return Err(Box::new(error));
@@ -216,7 +227,7 @@ impl CapturedPass {
         let row = (&stack.row, stack.first_norm());
         let place = (&stack.control, &stack.attend);
         Entry::Row(&zeros).launch(&client, place, row, (0, 0.0));
-        let graph = capture(&client, || stack.launch(&client)).ok()?;
+        let graph = capture(&client, &stack.row.h, || stack.launch(&client))?;
         Some(Self {
             graph,
             client,
@@ -304,7 +315,7 @@ fn layer(parts: LayerParts) -> Option<Layer> {
         o_proj: weights(parts.o_proj)?,
         feed_forward: match parts.feed_forward {
             FeedForwardParts::Dense([gate_up, down]) => {
-                FeedForward::Dense([weights(gate_up)?, weights(down)?])
+                FeedForward::Dense([gated(gate_up)?, weights(down)?])
             }
             FeedForwardParts::Sparse {
                 router,
@@ -313,6 +324,7 @@ fn layer(parts: LayerParts) -> Option<Layer> {
                 experts: [gate_up, down],
                 shared,
             } => {
+                (top_k <= MOST_CHOSEN).then_some(())?;
                 let (gate, shared) = match shared {
                     None => (None, None),
                     Some(SharedParts {
@@ -320,7 +332,7 @@ fn layer(parts: LayerParts) -> Option<Layer> {
                         matrices: [gate_up, down],
                     }) => (
                         Some(rows(gate.unsqueeze())?),
-                        Some([weights(gate_up)?, weights(down)?]),
+                        Some([gated(gate_up)?, weights(down)?]),
                     ),
                 };
                 FeedForward::Sparse {
@@ -333,7 +345,7 @@ fn layer(parts: LayerParts) -> Option<Layer> {
                         weights: rows(router.unsqueeze())?,
                         shared: gate,
                     },
-                    experts: [weights(gate_up)?, weights(down)?],
+                    experts: [gated(gate_up)?, weights(down)?],
                     shared,
                 }
             }
@@ -343,6 +355,14 @@ fn layer(parts: LayerParts) -> Option<Layer> {
             values: bf16s(values)?,
         },
     })
+}
+
+/// Gates and what they gate: packed ones must have been packed as such, since their rows take turns in tiles.
+fn gated(matrices: Matrices) -> Option<Weights> {
+    if let Matrices::Packed(packed) = &matrices {
+        packed.spec().gated.then_some(())?;
+    }
+    weights(matrices)
 }
 
 fn weights(matrices: Matrices) -> Option<Weights> {

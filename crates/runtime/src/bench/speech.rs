@@ -10,7 +10,7 @@ use super::figure::{Figure, median, timed, way};
 use super::model::Bench;
 use crate::pipeline::{PREDICTOR_STAGE, TALKER_STAGE, finite, values};
 use crate::sampler::{Random, Sampler};
-use crate::speech::{Held, SpeechModel, States};
+use crate::speech::SpeechModel;
 use crate::{Error, Sampling};
 
 /// Frames of a packet of sound.
@@ -44,9 +44,10 @@ fn once(
 ) -> Result<(Duration, &'static str), Error> {
     let (codes, model) = (bench.codes(), &speech.talker);
     let text = |count| model.text_rows(bench.thinker().embed_text(&bench.text_ids(count)));
-    let mut held = speech.states(PROMPT + frames);
-    let way = way(matches!(held, Held::Captured(_)));
-    let States { talker, predictor } = held.states();
+    let mut talker = speech.talker_state(PROMPT + frames);
+    let mut predictor = speech.predictor_state();
+    let way = way(talker.is_captured() && predictor.is_captured());
+    let (talker, predictor) = (talker.state(), predictor.state());
     let positions: Vec<f32> = (0..PROMPT).map(|row| row as f32).collect();
     let mut step = model.prefill(talker, text(PROMPT), [&positions; 3]);
     let pad = text(1);
