@@ -67,11 +67,9 @@ fn largest_kernel(scores: &[f32], best: &mut [f32], ids: &mut [u32]) {
     let mut id = 0xFFFF_FFFFu32;
     let mut at = first + unit;
     while at < end {
-        let mut score = scores[at];
         // NaN and both infinities become what no choice accepts.
-        if !(score.abs() <= f32::new(f32::MAX)) {
-            score = f32::new(f32::INFINITY);
-        }
+        let finite = scores[at].abs() <= f32::new(f32::MAX);
+        let score = select(finite, scores[at], f32::new(f32::INFINITY));
         if score > value {
             value = score;
             id = at as u32;

@@ -51,7 +51,7 @@ pub(super) fn decoder(bench: &mut Bench<'_>) {
         let y = linear(normed(y, &norm), head.clone().cast(DType::F32), None);
 
         let device = bench.device;
-        let there = |x: Tensor<2>| Tensor::from_data(x.into_data(), device);
+        let there = |x: Tensor<2>| Tensor::<2>::from_data(x.into_data(), device);
         let parts = PassParts {
             stack: StackParts {
                 layers: vec![found.parts()],
@@ -61,7 +61,7 @@ pub(super) fn decoder(bench: &mut Bench<'_>) {
                 inverse_frequency: frequency,
             },
             tables: Vec::new(),
-            heads: vec![Matrices::Dense(there(head).unsqueeze())],
+            heads: vec![Matrices::Dense(there(head).cast(DType::BF16).unsqueeze())],
         };
         match Pass::new(parts) {
             Some(pass) => {
