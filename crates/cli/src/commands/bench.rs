@@ -156,7 +156,7 @@ mod tests {
         };
         let rows = [
             figure(613.254, "tokens/s", Some(0.456)),
-            figure(0.001_234_5, "s/s", None),
+            figure(0.001_234_6, "s/s", None),
             figure(25_650_000_000.0, "bytes", None),
         ];
         let rows = rows.map(|figure| line(&figure));
