@@ -143,8 +143,8 @@ impl Decoder {
         Captured::runs_on(device)
     }
 
-    /// Captures the step. There is none on a device without matrix units, or for weights that no kernel of it reads:
-    /// neither bf16 nor packed in a form that has tiles.
+    /// Captures the step, for which it runs once and writes the last row of the caches. There is none on a device without
+    /// matrix units, or for weights that no kernel of it reads: neither bf16 nor packed in a form that has tiles.
     ///
     /// Nothing else may use the device's queue meanwhile.
     #[must_use]

@@ -58,7 +58,9 @@ impl Captured {
         let Stacked { client, stack, .. } = Stacked::new(parts.stack)?;
         let embedding = rows(parts.embedding.unsqueeze())?;
         let step = Step::new(&client, embedding, stack, weights(parts.head)?);
-        step.stack.control.start(&client, 0, 0, 0.0);
+        step.stack
+            .control
+            .start(&client, 0, last_row(capacity), 0.0);
         let graph = capture(&client, &step.logits, || step.launch(&client))?;
         Some(Self {
             graph,
@@ -119,6 +121,11 @@ impl Captured {
         // SAFETY: `step` holds them as long as the graph.
         unsafe { self.graph.replay() }.map_err(failed)
     }
+}
+
+/// Where the launch before a capture writes, so that what the caches hold stays.
+fn last_row(capacity: usize) -> u32 {
+    u32::try_from(capacity - 1).expect("caches have less than 2^32 rows")
 }
 
 fn failed(error: impl std::fmt::Display) -> DecodeError {
@@ -207,6 +214,7 @@ impl std::fmt::Debug for CapturedPass {
 
 impl CapturedPass {
     pub(crate) fn new(parts: PassParts) -> Option<Self> {
+        let capacity = parts.stack.layers.first()?.cache[0].dims()[0];
         let Stacked {
             client,
             stack,
@@ -226,7 +234,7 @@ impl CapturedPass {
         let zeros = Buffer::of(&client, &vec![0.0_f32; stack.row.width]);
         let row = (&stack.row, stack.first_norm());
         let place = (&stack.control, &stack.attend);
-        Entry::Row(&zeros).launch(&client, place, row, (0, 0.0));
+        Entry::Row(&zeros).launch(&client, place, row, (last_row(capacity), 0.0));
         let graph = capture(&client, &stack.row.h, || stack.launch(&client))?;
         Some(Self {
             graph,
