@@ -305,7 +305,8 @@ fn many_kernel<Y: Float>(
         comptime!(STAGES * blocking.vectors()),
         16usize,
     );
-    let mut source = Array::<usize>::new(comptime!(blocking.copies()));
+    // In shared memory, since registers are what this kernel lacks; each unit reads its own.
+    let mut source = Shared::<[u32]>::new_slice(comptime!(blocking.copies() * blocking.units()));
     let (tiles, pairs) = (tiles as usize, pairs as usize);
     let chunks = comptime!(scaled.chunks());
     sources(&mut source, order, first, end, slots as usize, pairs, work);
@@ -336,12 +337,8 @@ fn many_kernel<Y: Float>(
     load_words(&mut words, codes, &of, 0usize, work);
     load_scales(&mut scale, scales, &of, 0usize, work);
     for pair in 0..pairs {
-        let mut factors = Array::<u32>::new(comptime!(blocking.tiles * 4));
-        #[unroll]
-        for i in 0..comptime!(blocking.tiles * 4) {
-            factors[i] = scale_bf16(scale[comptime!(i / 4)], comptime!(i % 4), scaled.e8m0);
-        }
-        load_scales(&mut scale, scales, &of, pair + 1usize, work);
+        let mut later = Array::<u32>::new(blocking.tiles);
+        load_scales(&mut later, scales, &of, pair + 1usize, work);
         #[unroll]
         for c in 0..chunks {
             let chunk = pair * chunks + c;
@@ -360,11 +357,15 @@ fn many_kernel<Y: Float>(
             commit();
             let mut next = Array::<Vector<u32, N4>>::new(blocking.tiles);
             load_words(&mut next, codes, &of, chunk + 1usize, work);
-            multiply(&mut sums, &words, &factors, &stage, chunk, c, work);
+            multiply(&mut sums, &words, &scale, &stage, chunk, c, work);
             #[unroll]
             for i in 0..blocking.tiles {
                 words[i] = next[i];
             }
+        }
+        #[unroll]
+        for i in 0..blocking.tiles {
+            scale[i] = later[i];
         }
     }
     store::<Y>(
@@ -386,7 +387,7 @@ fn many_kernel<Y: Float>(
 /// Where this unit's copies of a chunk come from: vectors of `x`.
 #[cube]
 fn sources(
-    source: &mut Array<usize>,
+    source: &mut Shared<[u32]>,
     order: &[u32],
     first: usize,
     end: usize,
@@ -406,7 +407,9 @@ fn sources(
         }
         // Vector `v` of a chunk has columns `v % 2 * 8 .. + 8` of its part of block `v / 2`.
         let block = unit % VECTORS / 2usize * comptime!(work.scaled.block / 8);
-        source[i] = row * pairs * comptime!(BLOCKS * work.scaled.block / 8) + block + unit % 2usize;
+        let vector =
+            row * pairs * comptime!(BLOCKS * work.scaled.block / 8) + block + unit % 2usize;
+        source[i * work.blocking.units() + unit] = vector as u32;
     }
 }
 
@@ -416,7 +419,7 @@ fn sources(
 fn copy(
     x: &[Vector<u32, N4>],
     stage: &mut Shared<[Vector<u32, N4>]>,
-    source: &Array<usize>,
+    source: &Shared<[u32]>,
     chunk: usize,
     #[comptime] scaled: Scaled,
     #[comptime] blocking: Blocking,
@@ -430,7 +433,7 @@ fn copy(
             let column = at / VECTORS;
             let place = column * VECTORS + ((at % VECTORS) ^ (column % 2usize));
             let to = chunk % STAGES * blocking.vectors() + place;
-            let from = source[i] + chunk_start(chunk, scaled) / 8usize;
+            let from = source[at] as usize + chunk_start(chunk, scaled) / 8usize;
             copy_async(&x[from..from + 1usize], &mut stage[to..to + 1usize], 4u32);
         }
     }
@@ -491,7 +494,7 @@ fn load_scales(
 fn multiply(
     sums: &mut Array<Vector<f32, N4>>,
     words: &Array<Vector<u32, N4>>,
-    factors: &Array<u32>,
+    scale: &Array<u32>,
     stage: &Shared<[Vector<u32, N4>]>,
     chunk: usize,
     #[comptime] c: usize,
@@ -508,8 +511,9 @@ fn multiply(
     for half in 0..2usize {
         #[unroll]
         for i in 0..blocking.tiles {
-            let lo = factors[comptime!(i * 4 + span * 2)];
-            let hi = factors[comptime!(i * 4 + span * 2 + 1)];
+            // Decoded where they are used: registers are what this kernel lacks.
+            let lo = scale_bf16(scale[i], comptime!(span * 2), work.scaled.e8m0);
+            let hi = scale_bf16(scale[i], comptime!(span * 2 + 1), work.scaled.e8m0);
             #[unroll]
             for b in 0..2usize {
                 let word = words[i].extract(comptime!(half * 2 + b));
