@@ -31,6 +31,7 @@ pub mod few;
 mod grid;
 pub mod linear;
 mod math;
+pub mod matrix_units;
 mod norm;
 pub mod packed;
 mod reduce;

@@ -63,18 +63,6 @@ pub(crate) fn pack_bf16(lo: f32, hi: f32) -> u32 {
     d
 }
 
-/// The lower half of a word of two bf16.
-#[cube]
-pub(crate) fn low(word: u32) -> f32 {
-    f32::from_bits(word << 16u32)
-}
-
-/// The upper half of a word of two bf16.
-#[cube]
-pub(crate) fn high(word: u32) -> f32 {
-    f32::from_bits(word & 0xFFFF_0000u32)
-}
-
 /// Makes what this unit's cube wrote before a barrier visible to others, and returns how many cubes came before.
 #[cube]
 pub(crate) fn arrive(counters: &mut [u32], at: usize) -> u32 {
