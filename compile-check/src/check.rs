@@ -15,6 +15,7 @@ use cubecl_cpp::target::Cuda;
 
 use crate::architecture::Architecture;
 use crate::cache::{Cache, Launch};
+use crate::dense;
 use crate::device;
 use crate::model::Model;
 use crate::nvrtc::Nvrtc;
@@ -78,6 +79,7 @@ pub(crate) fn collect(
     for model in models {
         Launches::new(&recorder.client, &mut note).model(model);
         rows::launch(&recorder.client, model, &mut note);
+        dense::launch(&recorder.client, model, &mut note);
         scaled::launch(&recorder.client, model, &mut note);
         steps(&recorder.client, model, &mut note);
     }

@@ -3,6 +3,7 @@
 mod architecture;
 mod cache;
 mod check;
+mod dense;
 mod device;
 mod model;
 mod nvrtc;

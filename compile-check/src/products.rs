@@ -2,8 +2,7 @@
 
 use burn_omni_kernels::Buffer;
 use burn_omni_kernels::few::{self, FEW, Weights, few};
-use burn_omni_kernels::packed::tiles::many::{self, Blocking};
-use burn_omni_kernels::packed::tiles::plan::{Plan, sum_slots};
+use burn_omni_kernels::many::{self, Plan, sum_slots};
 use burn_omni_kernels::packed::tiles::{Activations, Matrix, Tiling, activations, pack, unpack};
 use burn_omni_kernels::packed::{COLUMNS, Coding, Scaling, Shape};
 use burn_omni_kernels::{COPY_WORDS, Drawn, copy, draw_floats, draw_words};
@@ -112,17 +111,14 @@ impl<'a> Launches<'a> {
     /// Few and many rows.
     fn linear<Y: CubeElement + Scalar>(&self, coding: Coding, shape: Shape, split: bool) {
         let matrix = self.matrix(coding, shape);
+        let weights = Weights::Tiles(matrix.clone());
         for rows in [1, 8, FEW].into_iter().chain(MANY) {
             let x = self.activations::<Y>(rows, shape.width, &matrix, split);
             let y = self.buffer::<Y>(rows * shape.rows);
-            match rows {
-                rows if rows * x.halves() <= FEW => {
-                    few(self.client, &Weights::Tiles(matrix.clone()), (&x, rows), &y);
-                }
-                rows => {
-                    let blocking = Blocking::of(rows * x.halves(), matrix.tiling.tiles);
-                    many::many(self.client, &matrix, (&x, rows), &y, blocking);
-                }
+            if rows * x.halves() <= FEW {
+                few(self.client, &weights, (&x, rows), &y);
+            } else {
+                many::many(self.client, many::Product::new(&weights, &x, rows), &y);
             }
         }
     }
@@ -154,6 +150,7 @@ impl<'a> Launches<'a> {
                 few::down(self.client, &down, &h, ([&ids, &weights], slots), &y);
             } else {
                 let plan = Plan::new(self.client, (&ids, slots), experts.count, split);
+                let [gate_up, down] = [&gate_up, &down].map(|x| Weights::Tiles(x.clone()));
                 many::gate_up(self.client, &gate_up, &x, &plan, (&h.buffer, stride));
                 let parts = self.buffer::<Y>(rows * slots * hidden);
                 many::down(self.client, &down, &h, (&plan, &weights), &parts);

@@ -1,8 +1,7 @@
 //! Launches the products whose both operands have 4 bits, on the architectures that have them.
 
 use burn_omni_kernels::Buffer;
-use burn_omni_kernels::packed::tiles::many::Blocking;
-use burn_omni_kernels::packed::tiles::plan::{Plan, sum_slots};
+use burn_omni_kernels::many::{Blocking, Plan, sum_slots};
 use burn_omni_kernels::packed::tiles::scaled::{self, quantize};
 use burn_omni_kernels::packed::tiles::{Matrix, Tiling};
 use burn_omni_kernels::packed::{Coding, Shape};

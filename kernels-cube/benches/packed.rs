@@ -19,9 +19,8 @@ use std::time::Instant;
 
 use burn_omni_kernels::Buffer;
 use burn_omni_kernels::few::{self, Weights};
-use burn_omni_kernels::packed::tiles::many::Blocking;
-use burn_omni_kernels::packed::tiles::plan::{self, Plan};
-use burn_omni_kernels::packed::tiles::{self, Activations, Matrix, Tiling, activations, many};
+use burn_omni_kernels::many::{self, Blocking, Plan};
+use burn_omni_kernels::packed::tiles::{self, Activations, Matrix, Tiling, activations};
 use burn_omni_kernels::packed::{Coding, Scaling, Shape};
 use cubecl::prelude::*;
 use half::bf16;
@@ -346,13 +345,8 @@ impl Bench {
             report("few", &y);
         }
         let y = self.poisoned(rows * out);
-        many::many(
-            &self.client,
-            &matrix,
-            (&a, rows),
-            &y,
-            Blocking::of(rows * a.halves(), matrix.tiling.tiles),
-        );
+        let weights = in_tiles(&matrix);
+        many::many(&self.client, many::Product::new(&weights, &a, rows), &y);
         report("many", &y);
     }
 
@@ -466,6 +460,7 @@ impl Bench {
             buffer: self.upload(&vec![bf16::ZERO; h_count]),
             split,
         };
+        let [up_matrix, down_matrix] = [&up_matrix, &down_matrix].map(in_tiles);
         many::gate_up(&self.client, &up_matrix, &a, &plan, (&h.buffer, stride));
         let parts = self.poisoned(rows * top_k * hidden);
         many::down(
@@ -476,7 +471,7 @@ impl Bench {
             &parts,
         );
         let y = self.poisoned(rows * hidden);
-        plan::sum_slots(&self.client, (&parts, top_k), (&y, hidden));
+        many::sum_slots(&self.client, (&parts, top_k), (&y, hidden));
         report("grouped", &y);
     }
 
@@ -731,8 +726,8 @@ impl<'a> Pool<'a> {
                 ([&ids, &weights], TOP_K),
                 &self.y,
             );
-            let blocking = Blocking::of(4096, 320);
-            many::many(client, &matrix([5120, 2048]), (&a, 4096), &self.y, blocking);
+            let weights = in_tiles(&matrix([5120, 2048]));
+            many::many(client, many::Product::new(&weights, &a, 4096), &self.y);
         }
         let _: Vec<bf16> = self.bench.read(&self.y.part(0, 8));
     }
@@ -758,13 +753,12 @@ impl<'a> Pool<'a> {
                         groups,
                     };
                     let us = self.bench.graph(8, |i| {
-                        many::many(
-                            client,
-                            &self.matrix(i, 1, rows, width, false),
-                            (&a, tokens),
-                            &self.y,
+                        let weights = in_tiles(&self.matrix(i, 1, rows, width, false));
+                        let product = many::Product {
                             blocking,
-                        )
+                            ..many::Product::new(&weights, &a, tokens)
+                        };
+                        many::many(client, product, &self.y);
                     });
                     println!(
                         "{name} rows {tokens} {blocking:?}: {us:9.1} us {:6.1} TFLOP/s",
@@ -786,7 +780,7 @@ impl<'a> Pool<'a> {
             let us = self.bench.graph(8, |i| {
                 many::gate_up(
                     client,
-                    &self.matrix(i, EXPERTS, 1536, 2048, true),
+                    &in_tiles(&self.matrix(i, EXPERTS, 1536, 2048, true)),
                     &a,
                     &plan,
                     (&h, 768),
@@ -804,7 +798,7 @@ impl<'a> Pool<'a> {
             let us = self.bench.graph(8, |i| {
                 many::down(
                     client,
-                    &self.matrix(i, EXPERTS, 2048, 768, false),
+                    &in_tiles(&self.matrix(i, EXPERTS, 2048, 768, false)),
                     &h,
                     (&plan, &weights),
                     &parts,
@@ -815,7 +809,7 @@ impl<'a> Pool<'a> {
                 2.0 * (tokens * TOP_K * 768 * 2048) as f64 / us / 1e6
             );
             let us = self.bench.graph(8, |_| {
-                plan::sum_slots(
+                many::sum_slots(
                     client,
                     (&parts, TOP_K),
                     (&self.y.part(0, tokens * 2048), 2048),

@@ -17,6 +17,7 @@
 //! | [`draw_words`], [`draw_floats`], [`copy`] | any number | one unit a word |
 //! | [`write_rows`] | `[rows, heads, width]` | one unit a number |
 //! | [`few`] | up to 16 rows, packed or bf16 weights | matrix units, weights read once |
+//! | [`many`] | more rows, packed or bf16 weights, convolutions, grouped experts | matrix units, activations staged |
 //! | [`decode`] | one row through a stack of layers | six launches a layer, captured |
 //! | [`packed`] | matrices of 4- and 8-bit values | in checkpoint order on any device, in tiles on matrix units |
 //! | [`experts()`] | `[rows, hidden]` | lanes along a row of an expert's weight |
@@ -30,6 +31,7 @@ mod experts;
 pub mod few;
 mod grid;
 pub mod linear;
+pub mod many;
 mod math;
 pub mod matrix_units;
 mod norm;

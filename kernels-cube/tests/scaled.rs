@@ -4,8 +4,7 @@
 use std::panic::catch_unwind;
 
 use burn_omni_kernels::Buffer;
-use burn_omni_kernels::packed::tiles::many::Blocking;
-use burn_omni_kernels::packed::tiles::plan::Plan;
+use burn_omni_kernels::many::{Blocking, Plan};
 use burn_omni_kernels::packed::tiles::scaled::{self, dequantize, quantize};
 use burn_omni_kernels::packed::tiles::{self, Matrix, Tiling};
 use burn_omni_kernels::packed::{COLUMNS, Coding, Scaling, Shape};

@@ -112,6 +112,12 @@ pub struct SharedParts {
     pub matrices: [Matrices; 2],
 }
 
+/// Whether a device multiplies matrices of bf16 faster than others: it has matrix units that our kernels use.
+#[must_use]
+pub fn multiplies_bf16(device: &Device) -> bool {
+    Captured::runs_on(device)
+}
+
 /// Why there is no next token.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum DecodeError {

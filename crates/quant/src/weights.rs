@@ -1,8 +1,10 @@
 //! A place in a checkpoint's name tree.
 
+use std::cell::Cell;
 use std::fmt::Display;
 
 use burn::tensor::{DType, Tensor, TensorData};
+use burn_omni_ops::decode::multiplies_bf16;
 use burn_omni_ops::{Packed, PackedBytes};
 
 use crate::checkpoint::RawTensor;
@@ -155,6 +157,27 @@ impl<'a> Weights<'a> {
         Linear::new(weight, bias).with_factor(self.factor(factor))
     }
 
+    /// [`Weights::mapped`] for a matrix that is multiplied with: in bf16 where that loses nothing and the device gains by it.
+    #[must_use]
+    pub fn mapped_matrix<const S: usize>(
+        &self,
+        name: &str,
+        stored: [usize; S],
+        shape: [usize; 2],
+        change: impl FnOnce(Vec<f32>) -> Vec<f32>,
+    ) -> Tensor<2> {
+        let exact = Cell::new(self.draws());
+        let matrix = self.mapped(name, stored, shape, |values| {
+            exact.set(values.iter().all(|value| value.to_bits() << 16 == 0));
+            change(values)
+        });
+        if exact.get() && multiplies_bf16(self.device()) {
+            matrix.cast(DType::BF16)
+        } else {
+            matrix
+        }
+    }
+
     /// A convolution kernel stored as `stored`, as the matrix `[out, in]` that `change` makes of it, with its bias.
     #[must_use]
     pub fn kernel<const S: usize>(
@@ -164,7 +187,7 @@ impl<'a> Weights<'a> {
         change: impl FnOnce(Vec<f32>) -> Vec<f32>,
     ) -> Linear {
         Linear::new(
-            Weight::Dense(self.mapped("weight", stored, shape, change)),
+            Weight::Dense(self.mapped_matrix("weight", stored, shape, change)),
             Some(self.tensor("bias", [shape[0]])),
         )
     }

@@ -87,15 +87,37 @@ impl Weights {
 
     /// Tiles below one another.
     pub(super) fn tiles(&self, mode: Mode) -> usize {
+        self.tiles_of(mode == Mode::GateUp)
+    }
+
+    /// Tiles below one another; of gated matrices each has both halves of the same rows.
+    pub(crate) fn tiles_of(&self, gated: bool) -> usize {
         match self {
             Self::Tiles(matrix) => matrix.tiling.tiles,
-            Self::Rows(matrix) if mode == Mode::GateUp => (matrix.rows / 2).div_ceil(ROWS / 2),
+            Self::Rows(matrix) if gated => (matrix.rows / 2).div_ceil(ROWS / 2),
             Self::Rows(matrix) => matrix.rows.div_ceil(ROWS),
         }
     }
 
+    /// Chunks of 64 columns.
+    pub(crate) fn chunks(&self) -> usize {
+        match self {
+            Self::Tiles(matrix) => matrix.tiling.columns() / 64,
+            Self::Rows(matrix) => matrix.width.div_ceil(64),
+        }
+    }
+
+    /// Columns of the activations of [`many`](crate::many), which has no need of padding where weights lie in rows.
+    #[must_use]
+    pub fn width_of_many(&self) -> usize {
+        match self {
+            Self::Tiles(matrix) => matrix.tiling.columns(),
+            Self::Rows(matrix) => matrix.width,
+        }
+    }
+
     /// Vectors of a row of a matrix in rows.
-    pub(super) const fn width(&self) -> usize {
+    pub(crate) const fn width(&self) -> usize {
         match self {
             Self::Tiles(_) => 0,
             Self::Rows(matrix) => matrix.width / 8,
@@ -103,7 +125,7 @@ impl Weights {
     }
 
     /// Codes or values, scales, gains; what a form lacks is not read.
-    pub(super) fn buffers(&self) -> [&Buffer; 3] {
+    pub(crate) fn buffers(&self) -> [&Buffer; 3] {
         match self {
             Self::Tiles(matrix) => [&matrix.codes, &matrix.scales, &matrix.gains],
             Self::Rows(matrix) => [&matrix.buffer, &matrix.buffer, &matrix.buffer],

@@ -16,9 +16,7 @@
 
 pub mod activations;
 pub(crate) mod decode;
-pub mod many;
 mod pack;
-pub mod plan;
 pub mod scaled;
 
 use cubecl::features::MmaConfig;
@@ -35,7 +33,7 @@ pub const ROWS: usize = 16;
 /// Columns of a tile.
 pub const COLUMNS: usize = 64;
 /// Blocks that share a load of scales: four blocks a span, two spans.
-const BLOCKS: usize = 8;
+pub(crate) const BLOCKS: usize = 8;
 
 /// Whether a device has the instructions: an NVIDIA GPU from sm_80 on.
 #[must_use]

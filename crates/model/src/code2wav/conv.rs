@@ -151,7 +151,7 @@ pub(super) fn upsampling(
         matrix
     };
     let shape = [rate * out, overlap * width];
-    let weight = weights.mapped("weight", [width, out, taps], shape, transpose);
+    let weight = weights.mapped_matrix("weight", [width, out, taps], shape, transpose);
     let bias = weights.mapped("bias", [out], [rate * out], |bias| bias.repeat(rate));
     Linear::new(Weight::Dense(weight), Some(bias))
 }

@@ -8,7 +8,7 @@ use cubecl::ir::ElemType;
 use cubecl::prelude::*;
 
 /// The type of an element.
-fn elem(dtype: DType) -> ElemType {
+pub(super) fn elem(dtype: DType) -> ElemType {
     match dtype {
         DType::F32 | DType::Flex32 => f32::elem_type_native(),
         DType::F16 => half::f16::elem_type_native(),

@@ -3,6 +3,7 @@
 
 mod attend;
 mod buffers;
+mod chosen;
 pub(crate) mod decode;
 mod packed;
 mod products;

@@ -4,27 +4,24 @@ use burn::tensor::DType;
 use burn_cubecl::kernel::cast;
 use burn_omni_kernels::Buffer;
 use burn_omni_kernels::few::{self, FEW, Weights};
-use burn_omni_kernels::packed::tiles::many::{self, Blocking};
-use burn_omni_kernels::packed::tiles::plan::{self, Plan};
+use burn_omni_kernels::many::{self, Blocking, Plan};
 use burn_omni_kernels::packed::tiles::{self, Activations, Tiling, activations, scaled};
 use burn_omni_kernels::packed::{Coding, Order, Scaling, Shape, rows};
 use cubecl::prelude::*;
 
 use super::buffers::{flat, tensor};
+use super::chosen::Chosen;
 use super::products;
 use super::{F, I};
 use crate::PackedSpec;
 use crate::packed::{Code, Scale};
 
+/// Rows from which on they are rounded to bf16: prompts, where the matrix units are the limit. Fewer rows keep 16
+/// significant bits, as two halves.
+const ROUNDED: usize = 64;
+
 /// Codes, scales and gains.
 pub(super) type Parts = (I, I, F);
-
-/// The chosen experts of each row: numbers and factors, `[rows, slots]`.
-struct Chosen {
-    ids: Buffer,
-    weights: Buffer,
-    slots: usize,
-}
 
 fn coding(spec: &PackedSpec) -> Coding {
     Coding {
@@ -132,13 +129,12 @@ pub(super) fn linear(x: F, parts: Parts, spec: &PackedSpec) -> F {
         scaled::many(&client, &matrix, (&x, count), &y, blocking);
     } else if in_tiles(&client, spec) {
         let matrix = tiled(parts, spec);
-        let x = rounded(&client, x, spec);
-        let columns = count * x.halves();
-        if columns <= FEW {
-            few::few(&client, &Weights::Tiles(matrix), (&x, count), &y);
+        let x = rounded(&client, (x, count), spec);
+        let weights = Weights::Tiles(matrix);
+        if count * x.halves() <= FEW {
+            few::few(&client, &weights, (&x, count), &y);
         } else {
-            let blocking = Blocking::of(columns, matrix.tiling.tiles);
-            many::many(&client, &matrix, (&x, count), &y, blocking);
+            many::many(&client, many::Product::new(&weights, &x, count), &y);
         }
     } else {
         rows::product(&client, &in_rows(parts, spec), (&x, count), &y);
@@ -176,11 +172,12 @@ pub(super) fn experts(
             let matrices = (&matrices, up_spec.matrices);
             grouped_in_four_bits(&client, &x, &chosen, matrices, &y);
         } else {
-            let x = rounded(&client, x, up_spec);
+            let x = rounded(&client, (x, count), up_spec);
+            let [up, down] = &matrices.map(Weights::Tiles);
             if few {
-                listed(&client, &x, &chosen, &matrices.map(Weights::Tiles), &y);
+                chosen.listed(&client, &x, [up, down], &y);
             } else {
-                grouped(&client, &x, &chosen, (&matrices, up_spec.matrices), &y);
+                chosen.grouped(&client, &x, ([up, down], up_spec.matrices), &y);
             }
         }
     } else {
@@ -190,45 +187,7 @@ pub(super) fn experts(
     tensor(&like, y, [count, down_spec.rows], like.dtype)
 }
 
-/// Each choice for itself: few choices, so that experts are seldom read twice.
-fn listed(
-    client: &Client,
-    x: &Activations,
-    chosen: &Chosen,
-    [up, down]: &[Weights; 2],
-    y: &Buffer,
-) {
-    let stride = down.columns();
-    let h = hidden(client, chosen, x.split, stride);
-    few::gate_up(
-        client,
-        up,
-        x,
-        (&chosen.ids, chosen.slots),
-        (&h.buffer, stride),
-    );
-    let choices = ([&chosen.ids, &chosen.weights], chosen.slots);
-    few::down(client, down, &h, choices, y);
-}
-
-/// The rows of an expert together.
-fn grouped(
-    client: &Client,
-    x: &Activations,
-    chosen: &Chosen,
-    ([up, down], experts): (&[tiles::Matrix; 2], usize),
-    y: &Buffer,
-) {
-    let plan = Plan::new(client, (&chosen.ids, chosen.slots), experts, x.split);
-    let stride = down.tiling.columns();
-    let h = hidden(client, chosen, x.split, stride);
-    many::gate_up(client, up, x, &plan, (&h.buffer, stride));
-    let parts = Buffer::empty(client, y.elem, chosen.ids.len() * down.rows);
-    many::down(client, down, &h, (&plan, &chosen.weights), &parts);
-    plan::sum_slots(client, (&parts, chosen.slots), (y, down.rows));
-}
-
-/// The same in 4 bits, to which what lies between gate·up and down is rounded too.
+/// The rows of an expert together in 4 bits, to which what lies between gate·up and down is rounded too.
 fn grouped_in_four_bits(
     client: &Client,
     x: &scaled::Quantized,
@@ -243,13 +202,7 @@ fn grouped_in_four_bits(
     let h = scaled::quantize(client, (&h, width), down.tiling);
     let parts = Buffer::empty(client, y.elem, chosen.ids.len() * down.rows);
     scaled::down(client, down, &h, (&plan, &chosen.weights), &parts);
-    plan::sum_slots(client, (&parts, chosen.slots), (y, down.rows));
-}
-
-/// Zeros for what lies between gate·up and down.
-fn hidden(client: &Client, chosen: &Chosen, split: bool, stride: usize) -> Activations {
-    let halves = if split { 2 } else { 1 };
-    activations::zeros(client, chosen.ids.len() * halves * stride, split)
+    many::sum_slots(client, (&parts, chosen.slots), (y, down.rows));
 }
 
 fn experts_in_rows(
@@ -266,11 +219,11 @@ fn experts_in_rows(
     rows::down(client, down, &h, choices, y);
 }
 
-/// Rows in the form that tiles are multiplied with: bf16 as it is, wider types with what rounding takes away.
-fn rounded(client: &Client, x: Buffer, spec: &PackedSpec) -> Activations {
+/// Rows in the form that tiles are multiplied with: bf16 as it is, a few rows of wider types with what rounding takes away.
+fn rounded(client: &Client, (x, rows): (Buffer, usize), spec: &PackedSpec) -> Activations {
     let columns = Tiling::new(coding(spec), shape(spec)).columns();
-    let split = x.elem != half::bf16::elem_type_native();
-    if !split && columns == spec.width {
+    let split = x.elem != half::bf16::elem_type_native() && rows < ROUNDED;
+    if x.elem == half::bf16::elem_type_native() && columns == spec.width {
         return Activations { buffer: x, split };
     }
     activations::round(client, (&x, spec.width), columns, split)

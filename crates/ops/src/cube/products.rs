@@ -2,10 +2,19 @@
 
 use burn::tensor::DType;
 use burn_cubecl::kernel::cast;
-use burn_omni_kernels::{self as kernels, ExpertMatrices, Product, Routes, Taps};
+use burn_omni_kernels::few::{Rows, Weights};
+use burn_omni_kernels::packed::tiles::{self, Activations, activations};
+use burn_omni_kernels::{
+    self as kernels, Buffer, ExpertMatrices, Matrix, Product, Routes, Taps, many,
+};
+use cubecl::prelude::*;
 
-use super::buffers::{flat, matrices, matrix, tensor};
+use super::buffers::{elem, flat, matrices, matrix, tensor};
+use super::chosen::Chosen;
 use super::{F, I};
+
+/// Rows of either side that plain multiply-adds serve as well.
+const FEW_ROWS: usize = 8;
 
 pub(super) fn linear(x: F, weight: F, bias: Option<F>) -> F {
     product(x, weight, bias, Taps::ONE)
@@ -18,6 +27,22 @@ pub(super) fn causal_conv1d(x: F, weight: F, bias: F, dilation: usize) -> F {
 
 fn product(x: F, weight: F, bias: Option<F>, taps: Taps) -> F {
     let (like, x, weight) = (x.clone(), matrix(x), matrix(weight));
+    let rows = x.rows - (taps.count - 1) * taps.dilation;
+    if let Some(weights) = on_matrix_units(&like.client, &weight, taps)
+        && rows > FEW_ROWS
+        && weight.rows > FEW_ROWS
+    {
+        let bias = bias.map(|bias| flat(cast(bias, DType::F32)));
+        let x = rounded(like.clone(), x.width);
+        let y = Buffer::empty(&like.client, elem(like.dtype), rows * weight.rows);
+        let product = many::Product {
+            taps,
+            bias: bias.as_ref(),
+            ..many::Product::new(&weights, &x, rows)
+        };
+        many::many(&like.client, product, &y);
+        return tensor(&like, y, [rows, weight.rows], like.dtype);
+    }
     let bias = bias.map(|bias| flat(cast(bias, like.dtype)));
     let product = Product {
         x: &x,
@@ -27,6 +52,34 @@ fn product(x: F, weight: F, bias: Option<F>, taps: Taps) -> F {
     };
     let y = kernels::linear(&like.client, product);
     tensor(&like, y, [product.rows(), weight.rows], like.dtype)
+}
+
+/// Matrices of bf16 as the matrix units of a device take them, if it has some.
+fn on_matrix_units(client: &Client, weight: &Matrix, taps: Taps) -> Option<Weights> {
+    let width = weight.width / taps.count;
+    let suits = tiles::runs_on(client)
+        && weight.buffer.elem == half::bf16::elem_type_native()
+        && weight.stride == weight.width
+        && width.is_multiple_of(8);
+    suits.then(|| {
+        Weights::Rows(Rows {
+            buffer: weight.buffer.clone(),
+            rows: weight.rows,
+            width: weight.width,
+        })
+    })
+}
+
+/// Rows as they are multiplied: bf16 as it is, wider types with what rounding takes away.
+fn rounded(x: F, width: usize) -> Activations {
+    let (client, x) = (x.client.clone(), flat(x));
+    if x.elem == half::bf16::elem_type_native() {
+        return Activations {
+            buffer: x,
+            split: false,
+        };
+    }
+    activations::round(&client, (&x, width), width, true)
 }
 
 pub(super) fn route(logits: F, top_k: usize, normalize: bool) -> (I, F) {
@@ -42,13 +95,33 @@ pub(super) fn route(logits: F, top_k: usize, normalize: bool) -> (I, F) {
 pub(super) fn experts(x: F, (ids, weights): (I, F), gate_up: F, down: F) -> F {
     let (like, x) = (x.clone(), matrix(x));
     let top_k = ids.meta.shape()[1];
+    let count = gate_up.meta.shape()[0];
+    let ids = flat(cast(ids, DType::I32));
+    let down = cast(down, gate_up.dtype);
+    let (gate_up, down) = (matrices(gate_up), matrices(down));
+    let one = |all: &Matrix| Matrix {
+        rows: all.rows / count,
+        ..all.clone()
+    };
+    let both = [&gate_up, &down].map(|all| on_matrix_units(&like.client, &one(all), Taps::ONE));
+    if let [Some(up), Some(down)] = &both
+        && ids.len() > count
+    {
+        let chosen = Chosen {
+            weights: flat(cast(weights, DType::F32)),
+            slots: top_k,
+            ids,
+        };
+        let y = Buffer::empty(&like.client, elem(like.dtype), x.rows * x.width);
+        let rows = rounded(like.clone(), x.width);
+        chosen.grouped(&like.client, &rows, ([up, down], count), &y);
+        return tensor(&like, y, [x.rows, x.width], like.dtype);
+    }
     let routes = Routes {
-        ids: flat(cast(ids, DType::I32)),
+        ids,
         weights: flat(cast(weights, like.dtype)),
         top_k,
     };
-    let down = cast(down, gate_up.dtype);
-    let (gate_up, down) = (matrices(gate_up), matrices(down));
     let both = ExpertMatrices {
         gate_up: &gate_up,
         down: &down,

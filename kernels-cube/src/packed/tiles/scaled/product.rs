@@ -1,6 +1,6 @@
 //! Many rows of 4 bits times tiles.
 //!
-//! As in [`many`](crate::packed::tiles::many), weights go from memory to registers and activations through shared memory,
+//! As in [`many`](crate::many), weights go from memory to registers and activations through shared memory,
 //! several chunks ahead; here both stay in their codes, and the instruction applies the scales.
 
 use cubecl::frontend::barrier::copy_async;
@@ -11,9 +11,8 @@ use super::order::{CHUNK, chunks, code_pair, scale_byte, scale_thread, scale_vec
 use super::recode::{gather, lower, narrow, upper};
 use super::{Quantized, has_instruction};
 use crate::Buffer;
+use crate::many::{Blocking, Plan};
 use crate::math::silu;
-use crate::packed::tiles::many::Blocking;
-use crate::packed::tiles::plan::Plan;
 use crate::packed::tiles::{Matrix, ROWS, Scaled};
 
 type N2 = Const<2>;

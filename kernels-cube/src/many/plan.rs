@@ -2,12 +2,13 @@
 
 use cubecl::prelude::*;
 
-use super::many::Blocking;
+use super::Blocking;
 use crate::Buffer;
 use crate::grid::flat;
+use crate::matrix_units::Instructions;
 
 /// Units that sort.
-const UNITS: usize = 256;
+const UNITS: usize = 1024;
 
 /// The rows of every expert, in blocks of as many columns as a cube has.
 #[derive(Clone, Debug)]
@@ -20,6 +21,8 @@ pub struct Plan {
     pub slots: usize,
     /// How much a cube computes.
     pub blocking: Blocking,
+    /// What its products are made of.
+    pub instructions: Instructions,
 }
 
 impl Plan {
@@ -46,6 +49,7 @@ impl Plan {
             blocks: u32s(capacity * 3),
             slots,
             blocking,
+            instructions: Instructions::Native,
         };
         plan.sort(client, ids, experts, block);
         plan

@@ -1,0 +1,85 @@
+//! Launches the products of many rows with weights of bf16.
+
+use burn_omni_kernels::few::{Rows, Weights};
+use burn_omni_kernels::many::{self, Plan, Product};
+use burn_omni_kernels::packed::tiles::Activations;
+use burn_omni_kernels::{Buffer, Taps};
+use cubecl_core::frontend::Scalar;
+use cubecl_core::prelude::*;
+
+use crate::model::Model;
+use crate::products::MANY;
+
+/// Layers, convolutions and experts of a model; `note` is called after each kind with its name.
+pub(crate) fn launch(client: &Client, model: &Model, note: &mut dyn FnMut(String)) {
+    let made = Made { client };
+    for &[rows, width] in &model.linears {
+        for (taps, has_bias) in [(1, false), (1, true), (7, true)] {
+            made.product([rows, width], taps, has_bias);
+        }
+    }
+    note(format!("{} bf16 products", model.name));
+    for experts in &model.experts {
+        let [hidden, inner] = [experts.hidden, experts.intermediate];
+        for rows in MANY {
+            made.experts([rows, experts.slots, experts.count], [hidden, inner]);
+        }
+    }
+    note(format!("{} bf16 experts", model.name));
+}
+
+struct Made<'a> {
+    client: &'a Client,
+}
+
+impl Made<'_> {
+    fn product(&self, [out, width]: [usize; 2], count: usize, has_bias: bool) {
+        let weights = self.weights([1, out, count * width]);
+        let taps = Taps { count, dilation: 1 };
+        for rows in MANY {
+            for split in [false, true] {
+                let x = self.activations((rows + count - 1) * width, split);
+                let bias = self.buffer::<f32>(out);
+                let product = Product {
+                    taps,
+                    bias: has_bias.then_some(&bias),
+                    ..Product::new(&weights, &x, rows)
+                };
+                many::many(self.client, product, &self.buffer::<f32>(rows * out));
+            }
+        }
+    }
+
+    fn experts(&self, [rows, slots, count]: [usize; 3], [hidden, inner]: [usize; 2]) {
+        let gate_up = self.weights([count, 2 * inner, hidden]);
+        let down = self.weights([count, hidden, inner]);
+        let choices = rows * slots;
+        let x = self.activations(rows * hidden, true);
+        let h = self.activations(choices * inner, true);
+        let (ids, shares) = (self.buffer::<u32>(choices), self.buffer::<f32>(choices));
+        let plan = Plan::new(self.client, (&ids, slots), count, true);
+        many::gate_up(self.client, &gate_up, &x, &plan, (&h.buffer, inner));
+        let parts = self.buffer::<f32>(choices * hidden);
+        many::down(self.client, &down, &h, (&plan, &shares), &parts);
+    }
+
+    fn weights(&self, [matrices, rows, width]: [usize; 3]) -> Weights {
+        Weights::Rows(Rows {
+            buffer: self.buffer::<half::bf16>(matrices * rows * width),
+            rows,
+            width,
+        })
+    }
+
+    fn activations(&self, numbers: usize, split: bool) -> Activations {
+        let halves = if split { 2 } else { 1 };
+        Activations {
+            buffer: self.buffer::<half::bf16>(numbers * halves),
+            split,
+        }
+    }
+
+    fn buffer<E: CubeElement + Scalar>(&self, len: usize) -> Buffer {
+        Buffer::empty(self.client, E::elem_type_native(), len)
+    }
+}

@@ -1,0 +1,176 @@
+//! Products with many rows of activations on matrix units, as in prefill and in convolutions.
+//!
+//! Weights never touch shared memory: a plane loads its tiles of them into registers (packed ones are decoded there with
+//! their scales to bf16, exactly: six significant bits) and multiplies them with every column of the cube. Activations
+//! are staged through shared memory by asynchronous copies, several chunks ahead.
+//!
+//! The same kernel computes the experts of a layer: a cube then belongs to one expert, and its columns are the rows of
+//! activations that [`Plan`] listed for it.
+
+mod kernel;
+mod plan;
+mod rows;
+mod stage;
+mod tiles;
+mod work;
+mod write;
+
+use cubecl::prelude::*;
+
+pub use plan::{Plan, sum_slots};
+pub use work::Blocking;
+
+use crate::Buffer;
+use crate::few::Weights;
+use crate::linear::Taps;
+use crate::matrix_units::Instructions;
+use crate::packed::tiles::Activations;
+use kernel::Launch;
+use work::{Form, Mode, Work};
+
+/// A product of many rows.
+#[derive(Clone, Copy, Debug)]
+pub struct Product<'a> {
+    /// One matrix, `[out, depth]`.
+    pub weights: &'a Weights,
+    /// bf16 `[rows of x, 1 or 2, columns]`; with taps, `taps.count * columns` is the depth.
+    pub x: &'a Activations,
+    /// Rows of the output.
+    pub rows: usize,
+    /// Which rows of `x` make a row of the output; packed weights have one.
+    pub taps: Taps,
+    /// f32 `[out]`, for weights in rows.
+    pub bias: Option<&'a Buffer>,
+    /// How much a cube computes.
+    pub blocking: Blocking,
+    /// [`Instructions::Plain`] serves tests, and weights in rows.
+    pub instructions: Instructions,
+}
+
+impl<'a> Product<'a> {
+    /// A product with packed weights or a matrix in rows, an output row for every row of `x`.
+    #[must_use]
+    pub fn new(weights: &'a Weights, x: &'a Activations, rows: usize) -> Self {
+        Self {
+            weights,
+            x,
+            rows,
+            taps: Taps::ONE,
+            bias: None,
+            blocking: Blocking::of(rows * x.halves(), weights.tiles_of(false)),
+            instructions: Instructions::Native,
+        }
+    }
+}
+
+/// Forms the product.
+///
+/// - y: `[rows, out]`
+pub fn many(client: &Client, product: Product<'_>, y: &Buffer) {
+    let Product {
+        weights,
+        x,
+        rows,
+        taps,
+        bias,
+        blocking,
+        instructions,
+    } = product;
+    let columns = rows * x.halves();
+    let form = match weights {
+        Weights::Tiles(matrix) => Form::Tiles(matrix.tiling.scaled),
+        Weights::Rows(_) => Form::Rows {
+            taps: taps.count > 1,
+            bias: bias.is_some(),
+        },
+    };
+    let unused = weights.memory();
+    let launch = Launch {
+        weights,
+        work: Work {
+            mode: Mode::Dense,
+            form,
+            blocking,
+            split: x.split,
+            instructions,
+        },
+        grid: columns.div_ceil(blocking.columns()),
+        columns,
+        depth: weights.width_of_many() / taps.count,
+        reach: taps.dilation * weights.width_of_many() / taps.count * x.halves(),
+        stride: weights.rows(),
+        slots: 1,
+        gains: bias,
+    };
+    launch.go(client, [&x.buffer, y, unused, unused, unused]);
+}
+
+/// `silu(gate) * up` of the chosen experts of each row, in the plan's order.
+///
+/// - x: `[rows, 1 or 2, columns]`
+/// - h: bf16 `[rows * slots, 1 or 2, stride]`
+pub fn gate_up(
+    client: &Client,
+    weights: &Weights,
+    x: &Activations,
+    plan: &Plan,
+    (h, stride): (&Buffer, usize),
+) {
+    let launch = Launch::listed(weights, Mode::GateUp, x, plan, stride);
+    let unused = weights.memory();
+    launch.go(client, [&x.buffer, h, &plan.order, &plan.blocks, unused]);
+}
+
+/// The chosen experts' outputs times their weights, one row a choice.
+///
+/// - h: what [`gate_up`] wrote
+/// - shares: f32 `[rows, slots]`
+/// - parts: `[rows, slots, rows of the matrix]`
+pub fn down(
+    client: &Client,
+    weights: &Weights,
+    h: &Activations,
+    (plan, shares): (&Plan, &Buffer),
+    parts: &Buffer,
+) {
+    let launch = Launch::listed(weights, Mode::Down, h, plan, weights.rows());
+    launch.go(
+        client,
+        [&h.buffer, parts, &plan.order, &plan.blocks, shares],
+    );
+}
+
+impl<'a> Launch<'a> {
+    fn listed(
+        weights: &'a Weights,
+        mode: Mode,
+        x: &Activations,
+        plan: &Plan,
+        stride: usize,
+    ) -> Self {
+        let form = match weights {
+            Weights::Tiles(matrix) => Form::Tiles(matrix.tiling.scaled),
+            Weights::Rows(_) => Form::Rows {
+                taps: false,
+                bias: false,
+            },
+        };
+        Self {
+            weights,
+            work: Work {
+                mode,
+                form,
+                blocking: plan.blocking,
+                split: x.split,
+                instructions: plan.instructions,
+            },
+            grid: plan.capacity(),
+            columns: 0,
+            depth: weights.width_of_many(),
+            reach: 0,
+            stride,
+            slots: plan.slots,
+            gains: None,
+        }
+    }
+}

@@ -1,0 +1,140 @@
+//! What a launch computes, and how cubes and planes share it.
+
+use crate::matrix_units::Instructions;
+use crate::packed::tiles::Scaled;
+
+/// Cubes that keep the multiprocessors of a large GPU busy.
+const BUSY: usize = 384;
+/// Columns of one product of the matrix units.
+pub(super) const GROUP: usize = 8;
+/// Vectors of eight bf16 in a column of a chunk.
+pub(super) const VECTORS: usize = 8;
+
+/// How much a cube computes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Blocking {
+    /// Planes below one another, each with tiles of its own.
+    pub down: usize,
+    /// Planes side by side, each with columns of its own.
+    pub across: usize,
+    /// Tiles of a plane.
+    pub tiles: usize,
+    /// Groups of eight columns of a plane.
+    pub groups: usize,
+}
+
+impl Blocking {
+    /// The blocking for about `columns` columns of a matrix with this many tiles below one another.
+    ///
+    /// Large blocks do more with what they load; small ones keep more multiprocessors busy.
+    #[must_use]
+    pub const fn of(columns: usize, tiles: usize) -> Self {
+        let (down, tiles_each, groups) = match columns {
+            0..=16 => (8, 1, 2),
+            17..=32 => (8, 1, 4),
+            33..=64 => (4, 1, 8),
+            _ if tiles < BUSY * 8 && columns.div_ceil(128) * tiles.div_ceil(8) < BUSY => (4, 1, 8),
+            _ => (4, 2, 16),
+        };
+        Self {
+            down,
+            across: 1,
+            tiles: tiles_each,
+            groups,
+        }
+    }
+
+    /// Columns of a cube.
+    #[must_use]
+    pub const fn columns(&self) -> usize {
+        self.across * self.groups * GROUP
+    }
+
+    pub(super) const fn planes(&self) -> usize {
+        self.down * self.across
+    }
+
+    pub(super) const fn units(&self) -> usize {
+        self.planes() * 32
+    }
+
+    /// Vectors of a chunk.
+    pub(super) const fn vectors(&self) -> usize {
+        self.columns() * VECTORS
+    }
+
+    /// Vectors of a chunk that a unit copies.
+    pub(super) const fn copies(&self) -> usize {
+        self.vectors().div_ceil(self.units())
+    }
+}
+
+/// What a launch computes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) enum Mode {
+    /// One matrix, all rows.
+    Dense,
+    /// `silu(gate) * up` of the listed rows.
+    GateUp,
+    /// The listed rows with their weights, each for itself.
+    Down,
+}
+
+/// How weights lie in memory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) enum Form {
+    /// Packed tiles.
+    Tiles(Scaled),
+    /// Rows of bf16.
+    Rows {
+        /// Whether several rows of `x` make an output row.
+        taps: bool,
+        /// Whether something is added to an output row.
+        bias: bool,
+    },
+}
+
+impl Form {
+    pub(super) const fn is_tiles(self) -> bool {
+        matches!(self, Self::Tiles(_))
+    }
+
+    pub(super) const fn has_taps(self) -> bool {
+        matches!(self, Self::Rows { taps: true, .. })
+    }
+
+    pub(super) const fn has_bias(self) -> bool {
+        matches!(self, Self::Rows { bias: true, .. })
+    }
+
+    /// The scales of tiles.
+    pub(super) const fn scaled(self) -> Scaled {
+        match self {
+            Self::Tiles(scaled) => scaled,
+            Self::Rows { .. } => panic!("rows have no scales"),
+        }
+    }
+}
+
+/// What a kernel is compiled for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) struct Work {
+    pub(super) mode: Mode,
+    pub(super) form: Form,
+    pub(super) blocking: Blocking,
+    /// Whether two columns are one row of activations.
+    pub(super) split: bool,
+    pub(super) instructions: Instructions,
+}
+
+impl Work {
+    pub(super) const fn halves(&self) -> usize {
+        if self.split { 2 } else { 1 }
+    }
+
+    /// Which vectors of a column change places in every other column: the lanes of a plane read the same vectors of
+    /// neighbouring columns, two a lane from tiles and one a lane from rows, and are to meet different banks.
+    pub(super) const fn swizzle(&self) -> usize {
+        if self.form.is_tiles() { 1 } else { 4 }
+    }
+}

@@ -1,0 +1,119 @@
+//! What becomes of the sums.
+
+use cubecl::prelude::*;
+
+use super::kernel::Place;
+use super::work::{GROUP, Mode, Work};
+use crate::packed::tiles::ROWS;
+use crate::packed::tiles::decode::RESTORE;
+
+type N4 = Const<4>;
+
+/// Writes the sums of this plane.
+///
+/// - gains: a factor a row of packed weights; what is added to a row of others
+/// - shares: the factors of the listed rows
+#[cube]
+pub(super) fn write<Y: Float>(
+    sums: &Array<Vector<f32, N4>>,
+    gains: &[f32],
+    order: &[u32],
+    shares: &[f32],
+    y: &mut [Y],
+    place: &Place,
+    #[comptime] work: Work,
+) {
+    let blocking = work.blocking;
+    let halves = work.halves();
+    let lane = UNIT_POS_X as usize;
+    let side = UNIT_POS_Y as usize % blocking.across;
+    #[unroll]
+    for i in 0..blocking.tiles {
+        let lo_row = row_of(place, i, 0usize, work);
+        let hi_row = row_of(place, i, 1usize, work);
+        let lo_gain = gain_of(gains, place, lo_row, work);
+        let hi_gain = gain_of(gains, place, hi_row, work);
+        #[unroll]
+        for group in 0..blocking.groups {
+            let sum = sums[comptime!(i * blocking.groups + group)];
+            #[unroll]
+            for odd in 0..comptime!(2 / halves) {
+                let first = place.first + (side * blocking.groups + group) * GROUP;
+                let column = first + lane % 4usize * 2usize + odd;
+                let mut lo = sum.extract(odd);
+                let mut hi = sum.extract(comptime!(odd + 2));
+                if comptime!(work.split) {
+                    lo += sum.extract(1usize);
+                    hi += sum.extract(3usize);
+                }
+                if comptime!(work.form.is_tiles()) {
+                    lo *= lo_gain;
+                    hi *= hi_gain;
+                }
+                if comptime!(work.form.has_bias()) {
+                    lo += lo_gain;
+                    hi += hi_gain;
+                }
+                if column < place.end {
+                    if comptime!(work.mode == Mode::GateUp) {
+                        if lo_row < place.rows {
+                            let value = lo / (1.0f32 + (-lo).exp()) * hi;
+                            let rounded = Y::cast_from(value);
+                            y[column * place.stride + lo_row] = rounded;
+                            if comptime!(work.split) {
+                                y[(column + 1usize) * place.stride + lo_row] =
+                                    Y::cast_from(value - f32::cast_from(rounded));
+                            }
+                        }
+                    } else {
+                        let mut to = column / halves;
+                        if comptime!(work.mode == Mode::Down) {
+                            to = order[to] as usize;
+                            lo *= shares[to];
+                            hi *= shares[to];
+                        }
+                        if lo_row < place.rows {
+                            y[to * place.stride + lo_row] = Y::cast_from(lo);
+                        }
+                        if hi_row < place.rows {
+                            y[to * place.stride + hi_row] = Y::cast_from(hi);
+                        }
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// The row of a matrix that this lane holds in the upper or lower half of tile `i`; `place.rows` or more is padding.
+#[cube]
+pub(super) fn row_of(
+    place: &Place,
+    #[comptime] i: usize,
+    #[comptime] half: usize,
+    #[comptime] work: Work,
+) -> usize {
+    let lane = UNIT_POS_X as usize;
+    let tile = place.tile + i;
+    if comptime!(work.mode == Mode::GateUp) {
+        let row = tile * comptime!(ROWS / 2) + lane / 4usize;
+        let gated = place.rows / 2usize;
+        select(row < gated, row + half * gated, place.rows)
+    } else {
+        tile * ROWS + lane / 4usize + comptime!(half * 8)
+    }
+}
+
+/// What a row of packed weights is multiplied with, which undoes the scaling of decoded values too, or what is added.
+#[cube]
+fn gain_of(gains: &[f32], place: &Place, row: usize, #[comptime] work: Work) -> f32 {
+    let row = select(row < place.rows, row, place.rows - 1usize);
+    let mut gain = 0.0f32;
+    if comptime!(work.form.is_tiles()) {
+        gain = gains[place.expert * place.rows + row] * RESTORE;
+    }
+    if comptime!(work.form.has_bias()) {
+        gain = gains[row];
+    }
+    gain
+}

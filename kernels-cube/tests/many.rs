@@ -1,0 +1,266 @@
+//! Products of many rows with weights of bf16, in plain code on a software adapter, against sums in f64.
+//! `cargo test -p burn-omni-kernels --features wgpu --test many`
+
+use std::panic::catch_unwind;
+
+use burn_omni_kernels::few::{Rows, Weights};
+use burn_omni_kernels::many::{self, Blocking, Plan, Product, sum_slots};
+use burn_omni_kernels::matrix_units::Instructions;
+use burn_omni_kernels::packed::tiles::Activations;
+use burn_omni_kernels::{Buffer, Taps};
+use cubecl::prelude::*;
+use cubecl::wgpu::{WgpuDevice, WgpuDeviceKind};
+use half::bf16;
+
+/// Largest difference as a share of the largest magnitude: sums are formed in f32.
+const TOLERANCE: f64 = 2e-6;
+
+/// The software adapter; nothing, with a word, where there is none.
+fn client() -> Option<Client> {
+    let open = || cubecl::Device::Wgpu(WgpuDevice::new(WgpuDeviceKind::Cpu)).client();
+    let client = catch_unwind(open).ok();
+    if client.is_none() {
+        let required = std::env::var("BURN_OMNI_REQUIRE_GPU").is_ok_and(|value| value == "1");
+        assert!(
+            !required,
+            "BURN_OMNI_REQUIRE_GPU=1: no software adapter starts"
+        );
+        eprintln!("skipped: no software adapter starts");
+    }
+    client
+}
+
+/// Numbers in [-1, 1) from a fixed stream.
+struct Random(u64);
+
+impl Random {
+    fn numbers(&mut self, count: usize) -> Vec<f32> {
+        (0..count).map(|_| self.number()).collect()
+    }
+
+    fn bf16s(&mut self, count: usize) -> Vec<bf16> {
+        self.numbers(count)
+            .into_iter()
+            .map(bf16::from_f32)
+            .collect()
+    }
+
+    fn number(&mut self) -> f32 {
+        self.0 = self
+            .0
+            .wrapping_mul(6_364_136_223_846_793_005)
+            .wrapping_add(1_442_695_040_888_963_407);
+        (self.0 >> 40) as f32 / (1 << 23) as f32 - 1.0
+    }
+}
+
+/// Two numbers a word, which adapters without bf16 can hold.
+fn upload(client: &Client, numbers: &[bf16]) -> Buffer {
+    let words: Vec<u32> = numbers
+        .chunks(2)
+        .map(|two| {
+            let high = two.get(1).map_or(0, |high| u32::from(high.to_bits()));
+            u32::from(two[0].to_bits()) | high << 16
+        })
+        .collect();
+    Buffer::numbers(client, &words)
+}
+
+fn poisoned(client: &Client, count: usize) -> Buffer {
+    Buffer::of(client, &vec![f32::NAN; count])
+}
+
+/// Rows and what they are in f64; a split row is followed by what rounding took away.
+fn activations(
+    client: &Client,
+    random: &mut Random,
+    [rows, width]: [usize; 2],
+    split: bool,
+) -> (Activations, Vec<f64>) {
+    let numbers = random.numbers(rows * width);
+    let (stored, values) = halves(&numbers, width, split);
+    let buffer = upload(client, &stored);
+    (Activations { buffer, split }, values)
+}
+
+fn halves(numbers: &[f32], width: usize, split: bool) -> (Vec<bf16>, Vec<f64>) {
+    let mut stored = Vec::new();
+    let mut values = Vec::new();
+    for row in numbers.chunks(width) {
+        let high: Vec<bf16> = row.iter().map(|x| bf16::from_f32(*x)).collect();
+        let rest = row.iter().zip(&high).map(|(x, high)| x - high.to_f32());
+        let low: Vec<bf16> = rest.map(bf16::from_f32).collect();
+        stored.extend(&high);
+        if split {
+            stored.extend(&low);
+        }
+        values.extend(high.iter().zip(&low).map(|(high, low)| {
+            f64::from(high.to_f32()) + if split { f64::from(low.to_f32()) } else { 0.0 }
+        }));
+    }
+    (stored, values)
+}
+
+fn weights(
+    client: &Client,
+    random: &mut Random,
+    [matrices, rows, width]: [usize; 3],
+) -> (Weights, Vec<f64>) {
+    let numbers = random.bf16s(matrices * rows * width);
+    let weights = Weights::Rows(Rows {
+        buffer: upload(client, &numbers),
+        rows,
+        width,
+    });
+    let values = numbers.iter().map(|x| f64::from(x.to_f32())).collect();
+    (weights, values)
+}
+
+fn read(client: &Client, buffer: &Buffer) -> Vec<f32> {
+    let bytes = client
+        .read_one(buffer.handle.clone())
+        .expect("the launch worked");
+    f32::from_bytes(&bytes).to_vec()
+}
+
+fn assert_close(found: &[f32], expected: &[f64], what: &str) {
+    assert_eq!(found.len(), expected.len(), "{what}");
+    let largest = expected.iter().fold(1e-3_f64, |m, x| m.max(x.abs()));
+    for (at, (found, expected)) in found.iter().zip(expected).enumerate() {
+        let apart = (f64::from(*found) - expected).abs() / largest;
+        assert!(
+            apart <= TOLERANCE,
+            "{what}: number {at} is {found}, not {expected}"
+        );
+    }
+}
+
+fn dot(x: &[f64], w: &[f64]) -> f64 {
+    x.iter().zip(w).map(|(x, w)| x * w).sum()
+}
+
+#[test]
+fn products_are_those_of_their_numbers() {
+    let Some(client) = client() else { return };
+    let mut random = Random(1);
+    let blocking = |down, across, tiles, groups| Blocking {
+        down,
+        across,
+        tiles,
+        groups,
+    };
+    // Output rows, rows of the matrix, numbers of a row of x, taps, their distance.
+    let cases = [
+        ([20, 33, 64, 1, 1], true, true, blocking(4, 1, 1, 2)),
+        ([20, 33, 64, 1, 1], false, false, blocking(2, 1, 2, 2)),
+        ([70, 130, 200, 1, 1], true, true, blocking(2, 2, 2, 2)),
+        ([5, 1, 8, 1, 1], true, false, blocking(1, 1, 1, 1)),
+        ([33, 40, 24, 7, 3], true, true, blocking(2, 1, 1, 4)),
+        ([33, 96, 96, 7, 9], false, true, blocking(4, 1, 2, 4)),
+        ([9, 16, 72, 2, 1], true, false, blocking(1, 1, 2, 1)),
+    ];
+    for ([rows, out, width, count, dilation], split, has_bias, blocking) in cases {
+        let taps = Taps { count, dilation };
+        let inputs = rows + (count - 1) * dilation;
+        let (x, values) = activations(&client, &mut random, [inputs, width], split);
+        let (weights, matrix) = weights(&client, &mut random, [1, out, count * width]);
+        let bias = random.numbers(out);
+        let on_device = Buffer::of(&client, &bias);
+        let y = poisoned(&client, rows * out);
+        let product = Product {
+            weights: &weights,
+            x: &x,
+            rows,
+            taps,
+            bias: has_bias.then_some(&on_device),
+            blocking,
+            instructions: Instructions::Plain,
+        };
+        many::many(&client, product, &y);
+        let mut expected = Vec::new();
+        for row in 0..rows {
+            for (matrix, bias) in matrix.chunks(count * width).zip(&bias) {
+                let sum: f64 = (0..count)
+                    .map(|tap| {
+                        let from = (row + tap * dilation) * width;
+                        dot(&values[from..from + width], &matrix[tap * width..][..width])
+                    })
+                    .sum();
+                expected.push(sum + if has_bias { f64::from(*bias) } else { 0.0 });
+            }
+        }
+        let what = format!("{rows} rows, {out}x{width}, {taps:?}, split {split}, {blocking:?}");
+        assert_close(&read(&client, &y), &expected, &what);
+    }
+}
+
+#[test]
+fn grouped_experts_are_those_of_their_rows() {
+    let Some(client) = client() else { return };
+    for split in [false, true] {
+        grouped(&client, split);
+    }
+}
+
+fn grouped(client: &Client, split: bool) {
+    let [rows, experts, slots, hidden, inner] = [23, 5, 2, 72, 24];
+    let mut random = Random(7);
+    // Expert 4 is never chosen.
+    let ids: Vec<u32> = (0..rows * slots).map(|i| (i * 7 % 4) as u32).collect();
+    let shares = random.numbers(rows * slots);
+    let (x, values) = activations(client, &mut random, [rows, hidden], split);
+    let (gate_up, up_values) = weights(client, &mut random, [experts, 2 * inner, hidden]);
+    let (down, down_values) = weights(client, &mut random, [experts, hidden, inner]);
+    let on_device = Buffer::numbers(client, &ids);
+    let plan = Plan {
+        instructions: Instructions::Plain,
+        ..Plan::new(client, (&on_device, slots), experts, split)
+    };
+    let half_rows = if split { 2 } else { 1 };
+    // In f32, so that what is written can be told from what rounding makes of it.
+    let h = poisoned(client, rows * slots * half_rows * inner);
+    many::gate_up(client, &gate_up, &x, &plan, (&h, inner));
+    let bytes = client
+        .read_one(plan.order.handle.clone())
+        .expect("the launch worked");
+    let order: Vec<usize> = u32::from_bytes(&bytes)
+        .iter()
+        .map(|i| *i as usize)
+        .collect();
+    let mut expected = Vec::new();
+    for choice in &order {
+        let x = &values[choice / slots * hidden..][..hidden];
+        let matrix = &up_values[ids[*choice] as usize * 2 * inner * hidden..];
+        let row = |row: usize| dot(x, &matrix[row * hidden..][..hidden]);
+        expected.extend((0..inner).map(|i| row(i) / (1.0 + (-row(i)).exp()) * row(inner + i)));
+        // What rounding to f32 takes away.
+        expected.extend(std::iter::repeat_n(0.0, (half_rows - 1) * inner));
+    }
+    let found = read(client, &h);
+    assert_close(&found, &expected, "gate and up");
+
+    let rows_of_h: Vec<f32> = found
+        .chunks(half_rows * inner)
+        .flat_map(|row| row[..inner].to_vec())
+        .collect();
+    let (stored, h_values) = halves(&rows_of_h, inner, split);
+    let h = Activations {
+        buffer: upload(client, &stored),
+        split,
+    };
+    let parts = poisoned(client, rows * slots * hidden);
+    let shares_there = Buffer::of(client, &shares);
+    many::down(client, &down, &h, (&plan, &shares_there), &parts);
+    let y = poisoned(client, rows * hidden);
+    sum_slots(client, (&parts, slots), (&y, hidden));
+    let mut expected = vec![0.0; rows * hidden];
+    for (place, choice) in order.iter().enumerate() {
+        let matrix = &down_values[ids[*choice] as usize * hidden * inner..];
+        let h = &h_values[place * inner..][..inner];
+        for i in 0..hidden {
+            expected[choice / slots * hidden + i] +=
+                f64::from(shares[*choice]) * dot(h, &matrix[i * inner..][..inner]);
+        }
+    }
+    assert_close(&read(client, &y), &expected, "down");
+}
