@@ -10,7 +10,7 @@
 //! |---|---|---|
 //! | [`linear()`] | `[rows, depth] x [out, depth]`, or causal convolution | lanes along a row of the weight; tiles |
 //! | [`norm()`] | `[rows, heads, width]` | one cube a head |
-//! | [`rope()`] | `[rows, heads, width]` | one unit a pair |
+//! | [`rope()`], [`normed_rope()`] | `[rows, heads, width]` | one unit a pair; lanes along a head |
 //! | [`attention()`] | `[rows, heads, head_dim] x [keys, kv_heads, head_dim]` | online softmax over tiles of keys |
 //! | [`map`], [`swiglu`], [`snake`] | `[rows, width]` | one unit an element |
 //! | [`route()`] | `[rows, experts]` | one cube a row |
@@ -49,7 +49,7 @@ pub use draw::{COPY_WORDS, Drawn, copy, draw_floats, draw_words};
 pub use experts::{ExpertMatrices, experts};
 pub use linear::{Product, Taps, linear};
 pub use norm::{NormParameters, norm};
-pub use rope::{Angles, rope};
+pub use rope::{Angles, normed_rope, rope};
 pub use route::{Routes, route};
 pub use store::write_rows;
 pub use units::{On, Units};

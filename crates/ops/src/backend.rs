@@ -37,6 +37,15 @@ pub trait OmniOps: Backend {
         sin: FloatTensor<Self>,
     ) -> FloatTensor<Self>;
 
+    /// See [`crate::normed_rope`].
+    fn normed_rope(
+        x: FloatTensor<Self>,
+        weight: FloatTensor<Self>,
+        cos: FloatTensor<Self>,
+        sin: FloatTensor<Self>,
+        eps: f64,
+    ) -> FloatTensor<Self>;
+
     /// See [`crate::attention`].
     fn attention(
         q: FloatTensor<Self>,

@@ -27,6 +27,7 @@ pub const CHECKS: &[Check] = &[
     check("rms_norm", rms_norm),
     check("layer_norm", layer_norm),
     check("rope", rope),
+    check("normed_rope", normed_rope),
     check("attention", attention),
     check("swiglu", swiglu),
     check("gelu", gelu),
@@ -219,6 +220,19 @@ fn rope(bench: &mut Bench<'_>) {
         );
         let expected = reference::rope(x.1, cos.1, sin.1);
         bench.compare(crate::rope(x.0, cos.0, sin.0), expected);
+    }
+}
+
+fn normed_rope(bench: &mut Bench<'_>) {
+    for (rows, count, width) in ROWS {
+        let x = heads(bench, rows, count, width);
+        let weight = bench.input([width]);
+        let cos = bench.input([rows, width / 2]);
+        let sin = bench.input([rows, width / 2]);
+        let normed = reference::rms_norm(x.1, weight.1, 1e-6);
+        let expected = reference::rope(normed, cos.1, sin.1);
+        let found = crate::normed_rope(x.0, weight.0, 1e-6, [cos.0, sin.0]);
+        bench.compare(found, expected);
     }
 }
 

@@ -91,6 +91,27 @@ pub fn rope(x: Tensor<3>, cos: Tensor<2>, sin: Tensor<2>) -> Tensor<3> {
     ))
 }
 
+/// [`rope`] of what [`rms_norm`] makes of every head.
+///
+/// # Shapes
+/// - x, output: `[rows, heads, head_dim]`
+/// - weight: `[head_dim]`
+/// - cos, sin: `[rows, head_dim / 2]`
+pub fn normed_rope(
+    x: Tensor<3>,
+    weight: Tensor<1>,
+    eps: f64,
+    [cos, sin]: [Tensor<2>; 2],
+) -> Tensor<3> {
+    Tensor::from_dispatch(Dispatch::normed_rope(
+        x.into_dispatch(),
+        weight.into_dispatch(),
+        cos.into_dispatch(),
+        sin.into_dispatch(),
+        eps,
+    ))
+}
+
 /// Softmax attention with grouped heads: query head `h` reads key head `h / (heads / kv_heads)`.
 ///
 /// # Shapes

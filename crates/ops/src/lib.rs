@@ -11,6 +11,7 @@
 //! |---|---|---|---|
 //! | [`linear`] | `[rows, in] x [out, in] -> [rows, out]` | gemv, small product, panel gemm | lanes along a row, tiles |
 //! | [`rms_norm`], [`layer_norm`] | `[rows, heads, width]` | row kernel | one cube a head |
+//! | [`normed_rope`] | `[rows, heads, head_dim]` | both, one after the other | lanes along a head |
 //! | [`rope`] | `[rows, heads, head_dim]` | row kernel | one unit a pair |
 //! | [`attention`] | `[rows, heads, head_dim] x [keys, kv_heads, head_dim]` | blocked gemm, grouped heads | online softmax |
 //! | [`swiglu`], [`gelu`], [`gelu_tanh`], [`snake`] | `[rows, width]` | row kernel | one unit a number |
@@ -53,6 +54,7 @@ pub use backend::OmniOps;
 pub use draw::{COPY_WORDS, Words, copy, drawn};
 pub use functions::{
     Routes, attention, causal_conv1d, experts, gelu, gelu_tanh, has_w4a4, layer_norm, linear,
-    packed_experts, packed_linear, rms_norm, rope, route, snake, swiglu, unpack, write_rows,
+    normed_rope, packed_experts, packed_linear, rms_norm, rope, route, snake, swiglu, unpack,
+    write_rows,
 };
 pub use packed::{Packed, PackedBytes, PackedFormat, PackedSpec};

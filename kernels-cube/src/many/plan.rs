@@ -5,6 +5,7 @@ use cubecl::prelude::*;
 use super::Blocking;
 use crate::Buffer;
 use crate::grid::flat;
+use crate::linear::vector;
 use crate::matrix_units::Instructions;
 
 /// Units that sort.
@@ -136,9 +137,10 @@ fn sort_kernel(
 /// The sum of the rows of each choice, in the order of the slots.
 ///
 /// - parts: `[rows, slots, width]`
-/// - y: `[rows, width]`, of the same type
+/// - y: `[rows, width]`
 pub fn sum_slots(client: &Client, (parts, slots): (&Buffer, usize), (y, width): (&Buffer, usize)) {
-    let (count, dim) = flat(y.len());
+    let size = vector(&[width]);
+    let (count, dim) = flat(y.len() / size);
     #[expect(unsafe_code, reason = "kernels are launched without bounds checks")]
     // SAFETY: units beyond `y` return.
     unsafe {
@@ -146,31 +148,33 @@ pub fn sum_slots(client: &Client, (parts, slots): (&Buffer, usize), (y, width): 
             client,
             count,
             dim,
-            parts.arg(),
-            y.arg(),
+            size,
+            parts.vectors(size),
+            y.vectors(size),
             slots as u32,
-            width as u32,
-            y.elem,
+            (width / size) as u32,
+            [parts.elem, y.elem],
         );
     }
 }
 
 #[cube(launch_unchecked)]
-fn sum_kernel<Y: Float>(
-    parts: &[Y],
-    y: &mut [Y],
+fn sum_kernel<P: Float, Y: Float, N: Size>(
+    parts: &[Vector<P, N>],
+    y: &mut [Vector<Y, N>],
     slots: u32,
     width: u32,
-    #[define(Y)] _elem: ElemType,
+    #[define(P, Y)] _elems: [ElemType; 2],
 ) {
     let at = ABSOLUTE_POS;
     if at >= y.len() {
         terminate!();
     }
     let (slots, width) = (slots as usize, width as usize);
-    let mut sum = 0.0f32;
+    let first = at / width * slots * width + at % width;
+    let mut sum = Vector::<f32, N>::new(0.0f32);
     for slot in 0..slots {
-        sum += f32::cast_from(parts[(at / width * slots + slot) * width + at % width]);
+        sum += Vector::cast_from(parts[first + slot * width]);
     }
-    y[at] = Y::cast_from(sum);
+    y[at] = Vector::cast_from(sum);
 }

@@ -110,20 +110,21 @@ impl SelfAttention {
             .qkv
             .forward(x)
             .reshape([rows, heads + 2 * kv_heads, head_dim]);
-        let mut q = qkv.clone().slice(s![.., 0..heads, ..]);
-        let mut k = qkv.clone().slice(s![.., heads..heads + kv_heads, ..]);
+        let q = qkv.clone().slice(s![.., 0..heads, ..]);
+        let k = qkv.clone().slice(s![.., heads..heads + kv_heads, ..]);
         let v = qkv.slice(s![.., heads + kv_heads.., ..]);
-        if let Some([q_norm, k_norm]) = &self.norms {
-            (q, k) = (q_norm.heads(q), k_norm.heads(k));
-        }
-        let rotate = |x| ops::rope(x, rope.cos.clone(), rope.sin.clone());
+        let rotate = |x, norm: Option<&RmsNorm>| match norm {
+            Some(norm) => norm.rotated(x, rope),
+            None => ops::rope(x, rope.cos.clone(), rope.sin.clone()),
+        };
+        let [q_norm, k_norm] = [0, 1].map(|i| self.norms.as_ref().map(|norms| &norms[i]));
 
         let mut spec = AttentionSpec::causal(head_dim, cache.len());
         if let Some(window) = window {
             spec = spec.with_window(window);
         }
-        let [k, v] = cache.append(rotate(k), v);
-        let out = ops::attention(rotate(q), k, v, spec);
+        let [k, v] = cache.append(rotate(k, k_norm), v);
+        let out = ops::attention(rotate(q, q_norm), k, v, spec);
         self.o_proj.forward(out.reshape([rows, heads * head_dim]))
     }
 }

@@ -4,6 +4,8 @@ use burn::tensor::Tensor;
 use burn_omni_ops as ops;
 use burn_omni_quant::Weights;
 
+use super::RopeTable;
+
 /// Root-mean-square norm, with statistics in f32.
 #[derive(Clone, Debug)]
 pub struct RmsNorm {
@@ -45,6 +47,16 @@ impl RmsNorm {
     #[must_use]
     pub fn heads(&self, x: Tensor<3>) -> Tensor<3> {
         ops::rms_norm(x, self.weight.clone(), self.eps)
+    }
+
+    /// The normed heads, rotated.
+    ///
+    /// # Shapes
+    /// - x, output: `[rows, heads, width]`
+    #[must_use]
+    pub fn rotated(&self, x: Tensor<3>, rope: &RopeTable) -> Tensor<3> {
+        let angles = [rope.cos.clone(), rope.sin.clone()];
+        ops::normed_rope(x, self.weight.clone(), self.eps, angles)
     }
 }
 

@@ -42,7 +42,13 @@ impl Chosen {
         let stride = down.width_of_many();
         let h = self.hidden(client, x.split, (up.rows() / 2, stride));
         many::gate_up(client, up, x, &plan, (&h.buffer, stride));
-        let parts = Buffer::empty(client, y.elem, self.ids.len() * down.rows());
+        // Where rows are rounded, so are the parts of their sums.
+        let elem = if x.split {
+            y.elem
+        } else {
+            half::bf16::elem_type_native()
+        };
+        let parts = Buffer::empty(client, elem, self.ids.len() * down.rows());
         many::down(client, down, &h, (&plan, &self.weights), &parts);
         many::sum_slots(client, (&parts, self.slots), (y, down.rows()));
     }

@@ -40,6 +40,10 @@ impl OmniOps for CubeBackend {
         rows::rope(x, cos, sin)
     }
 
+    fn normed_rope(x: F, weight: F, cos: F, sin: F, eps: f64) -> F {
+        rows::normed_rope(x, (weight, eps), cos, sin)
+    }
+
     fn attention(q: F, k: F, v: F, spec: AttentionSpec) -> F {
         attend::attention(q, k, v, &spec)
     }

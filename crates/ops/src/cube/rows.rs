@@ -1,7 +1,7 @@
 //! Operations on each row or each number.
 
 use burn_cubecl::kernel::cast;
-use burn_omni_kernels::{self as kernels, Angles, Function, NormParameters};
+use burn_omni_kernels::{self as kernels, Angles, Buffer, Function, NormParameters};
 
 use super::buffers::{flat, heads, matrix, tensor};
 use super::{F, I};
@@ -11,17 +11,17 @@ pub(super) fn norm(x: F, weight: F, bias: Option<F>, eps: f64) -> F {
     let (like, x) = (x.clone(), heads(x));
     let bias = bias.map(|bias| flat(cast(bias, weight.dtype)));
     let weight = flat(weight);
+    let y = kernels::norm(&like.client, &x, parameters(&weight, bias.as_ref(), eps));
+    tensor(&like, y, [x.rows, x.heads, x.width], like.dtype)
+}
+
+fn parameters<'a>(weight: &'a Buffer, bias: Option<&'a Buffer>, eps: f64) -> NormParameters<'a> {
     #[expect(
         clippy::cast_possible_truncation,
         reason = "an epsilon is an f32 everywhere"
     )]
-    let parameters = NormParameters {
-        weight: &weight,
-        bias: bias.as_ref(),
-        eps: eps as f32,
-    };
-    let y = kernels::norm(&like.client, &x, parameters);
-    tensor(&like, y, [x.rows, x.heads, x.width], like.dtype)
+    let eps = eps as f32;
+    NormParameters { weight, bias, eps }
 }
 
 pub(super) fn rope(x: F, cos: F, sin: F) -> F {
@@ -33,6 +33,18 @@ pub(super) fn rope(x: F, cos: F, sin: F) -> F {
         sin: &sin,
     };
     let y = kernels::rope(&like.client, &x, angles);
+    tensor(&like, y, [x.rows, x.heads, x.width], like.dtype)
+}
+
+pub(super) fn normed_rope(x: F, (weight, eps): (F, f64), cos: F, sin: F) -> F {
+    let (like, x) = (x.clone(), heads(x));
+    let sin = cast(sin, cos.dtype);
+    let (cos, sin, weight) = (flat(cos), flat(sin), flat(weight));
+    let angles = Angles {
+        cos: &cos,
+        sin: &sin,
+    };
+    let y = kernels::normed_rope(&like.client, &x, parameters(&weight, None, eps), angles);
     tensor(&like, y, [x.rows, x.heads, x.width], like.dtype)
 }
 

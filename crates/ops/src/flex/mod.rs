@@ -49,6 +49,10 @@ impl OmniOps for Flex {
         norm::rope(&x, &cos, &sin)
     }
 
+    fn normed_rope(x: F, weight: F, cos: F, sin: F, eps: f64) -> F {
+        Self::rope(Self::rms_norm(x, weight, eps), cos, sin)
+    }
+
     fn attention(q: F, k: F, v: F, spec: AttentionSpec) -> F {
         attention::attention(&q, &k, &v, &spec)
     }

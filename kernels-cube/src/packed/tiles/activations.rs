@@ -5,6 +5,7 @@ use cubecl::prelude::*;
 use super::Activations;
 use crate::Buffer;
 use crate::grid::flat;
+use crate::linear::vector;
 
 /// Rows of `x` rounded to bf16 and padded to `columns`; with `split` each is followed by what the rounding took away.
 ///
@@ -18,9 +19,11 @@ pub fn round(
     split: bool,
 ) -> Activations {
     let halves = if split { 2 } else { 1 };
-    let count = x.len() / width * halves * columns;
-    let rounded = Buffer::empty(client, half::bf16::elem_type_native(), count);
-    let (cubes, dim) = flat(count);
+    let rows = x.len() / width;
+    let elem = half::bf16::elem_type_native();
+    let rounded = Buffer::empty(client, elem, rows * halves * columns);
+    let size = vector(&[width, columns]);
+    let (cubes, dim) = flat(rows * columns / size);
     #[expect(unsafe_code, reason = "kernels are launched without bounds checks")]
     // SAFETY: units beyond the rounded numbers return.
     unsafe {
@@ -28,12 +31,14 @@ pub fn round(
             client,
             cubes,
             dim,
-            x.arg(),
-            rounded.arg(),
-            width as u32,
-            columns as u32,
+            size,
+            x.vectors(size),
+            rounded.vectors(size),
+            (rows * columns / size) as u32,
+            (width / size) as u32,
+            (columns / size) as u32,
             split,
-            x.elem,
+            [x.elem, elem],
         );
     }
     Activations {
@@ -62,34 +67,33 @@ fn zeros_kernel(x: &mut [half::bf16]) {
     }
 }
 
+/// A unit a vector of a row.
 #[cube(launch_unchecked)]
-fn round_kernel<X: Float>(
-    x: &[X],
-    rounded: &mut [half::bf16],
+fn round_kernel<X: Float, Y: Float, N: Size>(
+    x: &[Vector<X, N>],
+    rounded: &mut [Vector<Y, N>],
+    count: u32,
     width: u32,
     columns: u32,
     #[comptime] split: bool,
-    #[define(X)] _elem: ElemType,
+    #[define(X, Y)] _elems: [ElemType; 2],
 ) {
     let at = ABSOLUTE_POS;
-    if at >= rounded.len() {
+    if at >= count as usize {
         terminate!();
     }
     let (width, columns) = (width as usize, columns as usize);
-    let column = at % columns;
-    let mut row = at / columns;
-    let mut value = 0.0f32;
-    if comptime!(split) {
-        let rest = row % 2usize;
-        row /= 2usize;
-        if column < width {
-            value = f32::cast_from(x[row * width + column]);
-            if rest == 1usize {
-                value -= f32::cast_from(half::bf16::cast_from(value));
-            }
-        }
-    } else if column < width {
-        value = f32::cast_from(x[row * width + column]);
+    let (row, column) = (at / columns, at % columns);
+    let mut value = Vector::<f32, N>::new(0.0f32);
+    if column < width {
+        value = Vector::cast_from(x[row * width + column]);
     }
-    rounded[at] = half::bf16::cast_from(value);
+    let high = Vector::<Y, N>::cast_from(value);
+    if comptime!(split) {
+        let to = row * 2usize * columns + column;
+        rounded[to] = high;
+        rounded[to + columns] = Vector::cast_from(value - Vector::<f32, N>::cast_from(high));
+    } else {
+        rounded[at] = high;
+    }
 }
