@@ -158,9 +158,16 @@ pub(crate) struct DeviceArg {
 
 #[derive(Debug, Args)]
 pub(crate) struct ContextArg {
-    /// Longest prompt and answer together, in tokens [default: what the model was made for]
+    /// Longest prompt and answer together, in tokens [default: what the model was made for; on NVIDIA GPUs, where room is
+    /// made when the model is loaded, 32768 at most]
     #[arg(long, value_name = "N", allow_negative_numbers = true, value_parser = values::count)]
     pub(crate) max_context: Option<usize>,
+    /// Memory that the model may take on its device, such as 31GiB [default: what is free there, where that is known]
+    ///
+    /// Without --max-context the context becomes as long as fits; with it, a model that does not fit is refused before a
+    /// weight is read.
+    #[arg(long, value_name = "SIZE", value_parser = values::size)]
+    pub(crate) memory_limit: Option<u64>,
 }
 
 /// How the text is chosen.

@@ -315,6 +315,28 @@ pub(crate) fn product(found: &Found) -> Option<String> {
     None
 }
 
+/// Free bytes of a device's memory, where a driver tells them.
+#[cfg_attr(
+    not(feature = "cuda"),
+    expect(unused_variables, reason = "only CUDA's driver is asked")
+)]
+pub(crate) fn free_memory(found: &Found) -> Option<u64> {
+    #[cfg(feature = "cuda")]
+    {
+        let Ok(Choice::On(Backend::Cuda, number)) = found.name.parse() else {
+            return None;
+        };
+        let free = panics::attempt(|| {
+            let context = cudarc::driver::CudaContext::new(number).ok()?;
+            context.bind_to_thread().ok()?;
+            Some(cudarc::driver::result::mem_get_info().ok()?.0 as u64)
+        });
+        free.ok().flatten()
+    }
+    #[cfg(not(feature = "cuda"))]
+    None
+}
+
 /// The device that references run on: the CPU where it is compiled in, else the device itself.
 pub(crate) fn oracle(found: &Found) -> Device {
     devices(Backend::Cpu)

@@ -42,7 +42,7 @@ fn wrong_flags_are_one_line_with_advice() {
 
 #[test]
 fn flags_that_do_nothing_yet_are_unknown() {
-    for flag in ["--kv-dtype", "--memory-limit", "--on-overflow"] {
+    for flag in ["--kv-dtype", "--on-overflow"] {
         run(["run", "-p", "x", flag]).fails(2, &["unexpected argument", flag]);
     }
 }

@@ -8,9 +8,6 @@ use burn_omni_ops::decode::{DecodeError, Decoder};
 use crate::Error;
 use crate::pipeline::values;
 
-/// Rows of a captured decoder's caches at most; longer conversations go one pass after another.
-const CAPACITY: usize = 32_768;
-
 /// A captured step and its caches, for one answer at a time.
 #[derive(Debug)]
 pub(crate) struct Captured(Mutex<Steps>);
@@ -25,7 +22,7 @@ pub(crate) struct Steps {
 impl Captured {
     /// The captured step of a thinker for `context` tokens, where its device can capture one.
     pub(crate) fn new(thinker: &Thinker, context: usize) -> Option<Self> {
-        let (state, decoder) = thinker.decoder(context.min(CAPACITY))?;
+        let (state, decoder) = thinker.decoder(context)?;
         Some(Self(Mutex::new(Steps { state, decoder })))
     }
 

@@ -8,13 +8,14 @@ use burn_omni_model::config::{Config, SpecialIds};
 use burn_omni_model::processor::Processor;
 use burn_omni_model::thinker::Thinker;
 use burn_omni_ops::PackedFormat;
-use burn_omni_ops::decode::Decoder;
+use burn_omni_ops::decode::multiplies_bf16;
 use burn_omni_quant::Warnings;
 use burn_omni_quant::formats::AtLoad;
 
 use crate::decoding::Captured;
 pub(crate) use crate::loading::Loader;
 use crate::loading::Opened;
+use crate::memory::Room;
 use crate::pipeline::Job;
 use crate::speech::SpeechModel;
 use crate::{Error, MemoryPlan, Request, Sampling, Stream};
@@ -24,6 +25,7 @@ pub struct EngineConfig {
     pub(crate) dir: PathBuf,
     pub(crate) device: Device,
     pub(crate) max_context: Option<usize>,
+    memory_limit: Option<u64>,
     pub(crate) speech: bool,
     /// Speech that must be possible: `Some(None)` in the checkpoint's own voice.
     pub(crate) voice: Option<Option<String>>,
@@ -71,6 +73,7 @@ impl EngineConfig {
             dir: dir.into(),
             device: Device::default(),
             max_context: None,
+            memory_limit: None,
             speech: true,
             voice: None,
             quantize: None,
@@ -88,10 +91,19 @@ impl EngineConfig {
         self
     }
 
-    /// Longest sequence of prompt and answer in tokens; without it, what the model was made for.
+    /// Longest sequence of prompt and answer in tokens; without it, what the model was made for, and on devices where caches
+    /// are made when the model is loaded, 32768 at most.
     #[must_use]
     pub fn max_context(mut self, tokens: usize) -> Self {
         self.max_context = Some(tokens);
+        self
+    }
+
+    /// Bytes that weights, caches and workspace may take together on the device. Unless a context was asked for, it becomes as
+    /// long as fits; what does not fit is refused before a weight is read.
+    #[must_use]
+    pub fn memory_limit(mut self, bytes: Option<u64>) -> Self {
+        self.memory_limit = bytes;
         self
     }
 
@@ -148,6 +160,20 @@ impl EngineConfig {
         self
     }
 
+    /// What the model will take.
+    fn plan(&self, opened: &Opened, speech: bool) -> Result<MemoryPlan, Error> {
+        let room = Room {
+            context: opened.context,
+            captured: multiplies_bf16(&self.device),
+            speech,
+        };
+        let plan = MemoryPlan::new(&opened.checkpoint, &opened.config, room, self.at_load());
+        match self.memory_limit {
+            Some(limit) => plan.within(limit, self.max_context.is_none()),
+            None => Ok(plan),
+        }
+    }
+
     fn tell(&self, warnings: &Warnings) {
         warnings.lines().iter().for_each(|line| (self.warn)(line));
     }
@@ -200,13 +226,13 @@ impl Engine {
     pub fn load(engine: EngineConfig) -> Result<Self, Error> {
         let opened = Opened::read(&engine)?;
         let speech = engine.speech && opened.config.can_speak();
-        let plan = MemoryPlan::new(
-            &opened.checkpoint,
-            &opened.config,
-            opened.context,
-            engine.at_load(),
-        );
-        let plan = if speech { plan } else { plan.thinker() };
+        let plan = engine.plan(&opened, speech)?;
+        if plan.context < opened.context {
+            (engine.warn)(&format!(
+                "the context is cut to {} tokens, with which the model fits the memory",
+                plan.context
+            ));
+        }
         // All components are checked before any is read, so that the last one's fault costs no waiting.
         let warnings = Warnings::new();
         let dry = Loader::new(&opened.checkpoint, &engine, speech, &warnings).dry();
@@ -226,10 +252,10 @@ impl Engine {
             if let Some(speech) = &mut speech {
                 speech.capture();
             }
-            Captured::new(&thinker, opened.context)
+            Captured::new(&thinker, plan.context)
         });
         let spoken = speech.as_ref().is_none_or(SpeechModel::is_captured);
-        if Decoder::runs_on(&engine.device) && !(captured.is_some() && spoken) {
+        if multiplies_bf16(&engine.device) && !(captured.is_some() && spoken) {
             (engine.warn)(
                 "kernels are launched one by one, which is slow: no captured step for these weights, or no memory",
             );
@@ -244,7 +270,7 @@ impl Engine {
                 captured,
                 thinker,
                 speech,
-                context: opened.context,
+                context: plan.context,
                 plan,
                 stream,
             }),
@@ -264,6 +290,7 @@ impl Engine {
             engine.tell(&warnings);
             let mut problems = loader.into_problems();
             problems.extend(built.err());
+            problems.extend(engine.plan(&opened, speech).err());
             Ok(problems)
         };
         checked().unwrap_or_else(|error| vec![error])

@@ -7,6 +7,11 @@ use burn_omni_model::processor::ProcessorError;
 use burn_omni_quant::LoadError;
 use burn_omni_quant::checkpoint::CheckpointError;
 
+/// Bytes as people read them.
+fn size(bytes: u64) -> String {
+    format!("{:.2} GiB", bytes as f64 / (1_u64 << 30) as f64)
+}
+
 /// Why an engine cannot be loaded or a request not be answered.
 ///
 /// Every message is one line; [`Error::hint`] says what to do about it where there is something to do.
@@ -50,6 +55,21 @@ pub enum Error {
         prompt: usize,
         /// Longest sequence.
         context: usize,
+    },
+    /// The model does not fit the memory.
+    #[error(
+        "the model takes {} with a context of {context} tokens, and may take {}",
+        size(*needed), size(*limit)
+    )]
+    DoesNotFit {
+        /// Bytes of weights, caches and workspace.
+        needed: u64,
+        /// Bytes that there are, or that were allowed.
+        limit: u64,
+        /// Tokens of the context.
+        context: usize,
+        /// The longest context that would fit, 0 where none does.
+        longest: usize,
     },
     /// Prompt and answer of a bench do not fit.
     #[error("{rows} tokens of prompt and answer do not fit, the context holds {context}")]
@@ -109,6 +129,13 @@ impl Error {
             Self::Load(error) => error.hint(),
             Self::Processor(error) => error.hint(),
             Self::PromptTooLong { .. } => Some("shorten the prompt or take smaller media; --max-context raises a limit that was set below the model's".into()),
+            Self::DoesNotFit { longest: 0, .. } => Some(
+                "quantize on loading with --quantize nvfp4, or answer in text alone, without talker and code2wav"
+                    .into(),
+            ),
+            Self::DoesNotFit { longest, .. } => Some(format!(
+                "--max-context {longest} would fit"
+            )),
             Self::BenchTooLong { .. } => {
                 Some("lower --prompt-tokens or --decode-tokens, or raise --max-context".into())
             }

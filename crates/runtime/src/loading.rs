@@ -7,6 +7,7 @@ use burn::tensor::{DType, Device};
 use burn_omni_model::config::{Config, SpecialIds};
 use burn_omni_model::processor::Processor;
 use burn_omni_model::thinker::Thinker;
+use burn_omni_ops::decode::multiplies_bf16;
 use burn_omni_quant::checkpoint::{Checkpoint, Component, TensorSet};
 use burn_omni_quant::formats::{self, AtLoad, QuantConfig};
 use burn_omni_quant::{LoadOptions, Warnings, Weights, check, load};
@@ -32,7 +33,7 @@ impl Opened {
         }
         let processor = Processor::load(&checkpoint, &config.thinker)?;
         let ids = config.resolve_ids(|token| processor.tokenizer().token_id(token))?;
-        let context = context(&config, engine.max_context)?;
+        let context = context(&config, engine.max_context, &engine.device)?;
         Ok(Self {
             checkpoint,
             config,
@@ -148,10 +149,28 @@ impl<'a> Loader<'a> {
     }
 }
 
-/// The longest sequence: the one that is wanted, else what the model was made for.
-pub(crate) fn context(config: &Config, wanted: Option<usize>) -> Result<usize, Error> {
+/// Longest sequence where caches are made when the model is loaded, unless a longer one is asked for.
+const USUAL_CONTEXT: usize = 32_768;
+
+/// The longest sequence where none is asked for.
+#[must_use]
+pub fn usual_context(config: &Config, device: &Device) -> usize {
     let longest = config.thinker.text_config.max_position_embeddings;
-    let context = wanted.unwrap_or(longest);
+    if multiplies_bf16(device) {
+        longest.min(USUAL_CONTEXT)
+    } else {
+        longest
+    }
+}
+
+/// The longest sequence: the one that is wanted, else what the model was made for.
+pub(crate) fn context(
+    config: &Config,
+    wanted: Option<usize>,
+    device: &Device,
+) -> Result<usize, Error> {
+    let longest = config.thinker.text_config.max_position_embeddings;
+    let context = wanted.unwrap_or_else(|| usual_context(config, device));
     if context == 0 || context > longest {
         return Err(Error::BadSetting {
             field: "max_context",

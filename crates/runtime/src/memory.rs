@@ -7,10 +7,19 @@ use burn_omni_quant::checkpoint::{Checkpoint, Component};
 use burn_omni_quant::formats::{AtLoad, survey};
 use serde::Serialize;
 
+use crate::speech::CAPTURED_ROWS;
 use crate::{Error, loading};
 
-/// Bytes of an activation and of a cached key or value: f32.
+/// Bytes of an activation, and of a cached key or value of passes that are not captured: f32.
 const ELEMENT: u64 = 4;
+/// Bytes of a cached key or value of captured passes: bf16.
+const CAPTURED_ELEMENT: u64 = 2;
+/// Tokens that a context is rounded down to.
+const STEP: usize = 256;
+/// Context that is worth loading a model for, unless it was asked for less.
+const LEAST: usize = 1024;
+/// Frames that a packet of speech has at most, as far as this plan goes.
+const FRAMES: u64 = 25;
 
 /// The weights of one component.
 #[derive(Clone, Debug, Serialize)]
@@ -27,6 +36,17 @@ pub struct ComponentMemory {
     pub stored: Vec<(String, usize, u64)>,
 }
 
+/// What decides how much a model takes beside its weights.
+#[derive(Clone, Copy, Debug)]
+pub struct Room {
+    /// Tokens of the longest sequence.
+    pub context: usize,
+    /// Whether the device has captured passes: see [`burn_omni_ops::decode::multiplies_bf16`].
+    pub captured: bool,
+    /// Whether talker and code2wav are loaded.
+    pub speech: bool,
+}
+
 /// What a model takes on its device.
 #[derive(Clone, Debug, Serialize)]
 pub struct MemoryPlan {
@@ -34,45 +54,47 @@ pub struct MemoryPlan {
     pub components: Vec<ComponentMemory>,
     /// All weights.
     pub weights_bytes: u64,
-    /// Tokens that the caches below hold.
+    /// Tokens that the thinker's caches hold.
     pub context: usize,
     /// Keys and values of the thinker for one token.
     pub kv_bytes_per_token: u64,
     /// Keys and values of the thinker for the whole context.
     pub kv_bytes: u64,
-    /// Weights and caches.
+    /// Keys and values of the talker for its longest answer.
+    pub talker_kv_bytes: u64,
+    /// What is in use while a chunk of a prompt or a packet of speech is computed; an estimate.
+    pub workspace_bytes: u64,
+    /// All of it, for one answer at a time.
     pub total_bytes: u64,
 }
 
 impl MemoryPlan {
-    /// The plan of a checkpoint folder, from its headers alone.
+    /// The plan of a checkpoint folder, from its headers alone, on a device that has no captured passes.
     ///
     /// # Errors
     /// When the checkpoint or its config cannot be used.
     pub fn of(dir: &Path, max_context: Option<usize>) -> Result<(Self, Config), Error> {
         let (checkpoint, config) = loading::open(dir)?;
         let longest = config.thinker.text_config.max_position_embeddings;
-        Ok((
-            Self::new(
-                &checkpoint,
-                &config,
-                max_context.unwrap_or(longest).min(longest),
-                None,
-            ),
-            config,
-        ))
+        let room = Room {
+            context: max_context.unwrap_or(longest).min(longest),
+            captured: false,
+            speech: config.can_speak(),
+        };
+        Ok((Self::new(&checkpoint, &config, room, None), config))
     }
 
-    /// The plan of an open checkpoint with room for `context` tokens, some of it quantized on loading.
+    /// The plan of an open checkpoint, some of it quantized on loading.
     #[must_use]
     pub fn new(
         checkpoint: &Checkpoint,
         config: &Config,
-        context: usize,
+        room: Room,
         quantize: Option<AtLoad>,
     ) -> Self {
         let components: Vec<_> = Component::ALL
             .into_iter()
+            .filter(|component| room.speech || *component == Component::Thinker)
             .filter_map(|component| checkpoint.component(component))
             .map(|set| {
                 let forms = survey(set, quantize);
@@ -88,27 +110,111 @@ impl MemoryPlan {
                 }
             })
             .collect();
+        let element = if room.captured {
+            CAPTURED_ELEMENT
+        } else {
+            ELEMENT
+        };
         let text = &config.thinker.text_config;
-        let row = text.num_key_value_heads * text.head_dim * text.num_hidden_layers;
-        let kv_bytes_per_token = 2 * row as u64 * ELEMENT;
-        let kv_bytes = kv_bytes_per_token * context as u64;
-        let weights_bytes = components.iter().map(|component| component.bytes).sum();
-        Self {
+        let row = 2 * text.num_key_value_heads * text.head_dim * text.num_hidden_layers;
+        let talker = config.talker.as_ref().filter(|_| room.speech);
+        let talker_row = talker.map_or(0, |talker| {
+            let text = &talker.text_config;
+            2 * text.num_key_value_heads * text.head_dim * text.num_hidden_layers
+        });
+        let plan = Self {
+            weights_bytes: components.iter().map(|component| component.bytes).sum(),
             components,
-            weights_bytes,
+            context: 0,
+            kv_bytes_per_token: row as u64 * element,
+            kv_bytes: 0,
+            talker_kv_bytes: (talker_row * CAPTURED_ROWS) as u64 * element,
+            workspace_bytes: prompt_bytes(config, room).max(packet_bytes(config, room.speech)),
+            total_bytes: 0,
+        };
+        plan.holding(room.context)
+    }
+
+    /// The same with caches for another context.
+    fn holding(self, context: usize) -> Self {
+        let kv_bytes = self.kv_bytes_per_token * context as u64;
+        Self {
             context,
-            kv_bytes_per_token,
             kv_bytes,
-            total_bytes: weights_bytes + kv_bytes,
+            total_bytes: self.weights_bytes
+                + kv_bytes
+                + self.talker_kv_bytes
+                + self.workspace_bytes,
+            ..self
         }
     }
 
-    /// The same without talker and code2wav.
-    pub(crate) fn thinker(mut self) -> Self {
-        self.components
-            .retain(|part| part.component == Component::Thinker.name());
-        self.weights_bytes = self.components.iter().map(|part| part.bytes).sum();
-        self.total_bytes = self.weights_bytes + self.kv_bytes;
-        self
+    /// The longest context with which all of it takes no more than `limit` bytes.
+    #[must_use]
+    pub fn longest_within(&self, limit: u64) -> usize {
+        let rest = limit.saturating_sub(self.total_bytes - self.kv_bytes);
+        let tokens = rest / self.kv_bytes_per_token.max(1);
+        usize::try_from(tokens).unwrap_or(usize::MAX) / STEP * STEP
+    }
+
+    /// The plan with the longest context that keeps it within `limit` bytes, where it `may_shorten` and there is one.
+    #[must_use]
+    pub fn fitted(self, limit: u64, may_shorten: bool) -> Self {
+        match self.clone().within(limit, may_shorten) {
+            Ok(plan) => plan,
+            Err(_) => self,
+        }
+    }
+
+    /// The plan, with a shorter context if that is needed to keep within `limit` bytes and `may_shorten`.
+    ///
+    /// # Errors
+    /// When it does not fit.
+    pub fn within(self, limit: u64, may_shorten: bool) -> Result<Self, Error> {
+        if self.total_bytes <= limit {
+            return Ok(self);
+        }
+        let longest = self.longest_within(limit);
+        if may_shorten && longest >= LEAST {
+            return Ok(self.holding(longest));
+        }
+        Err(Error::DoesNotFit {
+            needed: self.total_bytes,
+            limit,
+            context: self.context,
+            longest,
+        })
     }
 }
+
+/// Prompt rows that pass the decoder at a time, so that memory is bounded and a long prompt can be cancelled. Where matrix
+/// units multiply, only many rows keep them busy.
+pub(crate) const fn prefill_rows(captured: bool) -> usize {
+    if captured { 4096 } else { 1024 }
+}
+
+/// What a chunk of a prompt takes while it passes a layer: the residual rows and their norms, queries, keys and values
+/// before and after their rotation, the heads' output, and what lies between the experts' matrices.
+fn prompt_bytes(config: &Config, room: Room) -> u64 {
+    let text = &config.thinker.text_config;
+    let heads = (text.num_attention_heads + 2 * text.num_key_value_heads) * text.head_dim;
+    let choices = text.num_experts_per_tok.max(1);
+    let numbers = 4 * text.hidden_size
+        + 3 * heads
+        + choices * (text.moe_intermediate_size + text.hidden_size / 2);
+    (prefill_rows(room.captured).min(room.context) * numbers) as u64 * ELEMENT
+}
+
+/// What a packet of speech takes in the widest of code2wav's blocks: what comes in, what comes out, and two halves of either.
+fn packet_bytes(config: &Config, speech: bool) -> u64 {
+    let Some(code2wav) = config.code2wav.as_ref().filter(|_| speech) else {
+        return 0;
+    };
+    let samples = code2wav.total_upsample() as u64;
+    let narrowest = code2wav.block_channels(code2wav.upsample_rates.len() - 1) as u64;
+    FRAMES * samples * narrowest * ELEMENT * 6
+}
+
+#[cfg(test)]
+#[path = "memory_tests.rs"]
+mod tests;

@@ -7,14 +7,13 @@ use burn_omni_model::processor::Prompt;
 
 use crate::decoding::{Decoding, Next, Place};
 use crate::engine::Model;
+use crate::memory::prefill_rows;
 use crate::request::Media;
 use crate::sampler::{Random, Sampler};
 use crate::speech::Speaker;
 use crate::stream::{Sink, Stopped};
 use crate::{Answer, Error, Event, FinishReason, Request};
 
-/// Prompt rows that pass the decoder at a time, so that memory is bounded and a long prompt can be cancelled.
-pub(crate) const PREFILL_ROWS: usize = 1024;
 /// Longest answer when neither the request nor the checkpoint says it (the reference's `thinker_max_new_tokens`).
 const MAX_NEW_TOKENS: usize = 1024;
 /// Stage numbers of the draws.
@@ -100,9 +99,10 @@ impl<'a> Job<'a> {
         let mut decoding = Decoding::new(thinker, self.model.captured.as_ref(), length + limit);
         let mut accepted = Vec::new();
         let mut logits = Vec::new();
-        for start in (0..length).step_by(PREFILL_ROWS) {
+        let chunk = prefill_rows(self.model.captured.is_some());
+        for start in (0..length).step_by(chunk) {
             self.sink.check()?;
-            let range = start..(start + PREFILL_ROWS).min(length);
+            let range = start..(start + chunk).min(length);
             let positions = &prompt.positions;
             let rope = thinker
                 .rope([&positions.t, &positions.h, &positions.w].map(|axis| &axis[range.clone()]));

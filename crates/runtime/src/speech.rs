@@ -28,7 +28,7 @@ const PREDICTOR_SAMPLING: Sampling = Sampling {
     repetition_penalty: 1.0,
 };
 /// Rows of the talker that captured passes hold: a prompt, and eleven minutes of speech.
-const CAPTURED_ROWS: usize = 8192;
+pub(crate) const CAPTURED_ROWS: usize = 8192;
 /// The reference's `talker_max_new_tokens`, where the checkpoint has none.
 const MAX_NEW_CODES: usize = 4096;
 

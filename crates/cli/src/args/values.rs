@@ -25,19 +25,23 @@ pub(super) fn positive(text: &str) -> Result<f32, String> {
     number(text, "a number above 0", |x| x > 0.0)
 }
 
-/// A size in bytes: `5GB`, `800 MB`, `1.5T`, `4096`.
+/// A size in bytes: `5GB`, `800 MB`, `1.5T`, `31GiB`, `4096`.
 pub(super) fn size(text: &str) -> Result<u64, String> {
-    const UNITS: [(&str, f64); 5] = [("", 1.0), ("K", 1e3), ("M", 1e6), ("G", 1e9), ("T", 1e12)];
-    let wrong = || "expected a size such as 5GB, 800MB or 1.5T".to_owned();
+    const UNITS: [&str; 5] = ["", "K", "M", "G", "T"];
+    let wrong = || "expected a size such as 5GB, 800MB, 31GiB or 1.5T".to_owned();
     let upper = text.trim().to_ascii_uppercase();
     let digits = upper.trim_end_matches(|c: char| c.is_ascii_alphabetic());
-    let unit = upper[digits.len()..].trim_end_matches('B');
-    let (_, factor) = UNITS
+    let unit = &upper[digits.len()..];
+    let (unit, step) = match unit.strip_suffix("IB") {
+        Some(unit) if !unit.is_empty() => (unit, 1024.0_f64),
+        _ => (unit.strip_suffix('B').unwrap_or(unit), 1000.0),
+    };
+    let power = UNITS
         .iter()
-        .find(|(name, _)| *name == unit)
+        .position(|name| *name == unit)
         .ok_or_else(wrong)?;
     let number: f64 = digits.trim().parse().map_err(|_| wrong())?;
-    let bytes = number * factor;
+    let bytes = number * step.powi(power as i32);
     if (1.0..1e18).contains(&bytes) {
         Ok(bytes as u64)
     } else {
@@ -83,11 +87,15 @@ mod tests {
             ("800 mb", 800_000_000),
             ("1.5T", 1_500_000_000_000),
             ("20kB", 20_000),
+            ("31GiB", 33_285_996_544),
+            ("1.5 kib", 1536),
         ];
         for (text, bytes) in cases {
             assert_eq!(size(text), Ok(bytes), "{text}");
         }
-        for text in ["", "GB", "-1", "0", "5 GiB", "5XB", "1e30", "NaN", "inf"] {
+        for text in [
+            "", "GB", "-1", "0", "5iB", "5GBB", "5XB", "1e30", "NaN", "inf",
+        ] {
             assert!(size(text).is_err(), "{text}");
         }
     }

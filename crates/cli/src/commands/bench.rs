@@ -48,6 +48,12 @@ fn prepare(args: BenchArgs, output: &Output) -> Result<Bench, Failure> {
     let Some(name) = &args.synthetic else {
         return load(args, output);
     };
+    if args.context.memory_limit.is_some() {
+        return Err(Failure::usage(
+            "--memory-limit: with --synthetic there is no plan to keep",
+            "set the context with --max-context",
+        ));
+    }
     let quantize_head = args.quantize.head_of_drawn()?;
     let quantize = args.format.quantize();
     if quantize_head && quantize.is_none() {
@@ -74,6 +80,8 @@ fn load(args: BenchArgs, output: &Output) -> Result<Bench, Failure> {
     let quantize = args.quantize.checked()?;
     let found = args.device.device.open()?;
     check_w4a4(args.w4a4, &found.device, &found.name)?;
+    let limit = args.context.memory_limit;
+    let limit = limit.or_else(|| device::free_memory(&found));
     let dir = args.dir.or_else(|| env::var_os(VARIABLE).map(Into::into));
     let dir = model_dir::resolve(dir.as_deref())?;
     say(&found, &dir.display().to_string(), output);
@@ -84,6 +92,7 @@ fn load(args: BenchArgs, output: &Output) -> Result<Bench, Failure> {
         .quantize(quantize.format)
         .quantize_head(quantize.head)
         .w4a4(args.w4a4)
+        .memory_limit(limit)
         .warn({
             let output = *output;
             move |warning| output.warning(warning)

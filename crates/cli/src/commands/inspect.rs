@@ -8,16 +8,17 @@ use std::fmt::Write;
 use std::path::Path;
 use std::rc::Rc;
 
-use burn_omni::{Config, Engine, EngineConfig, Error, MemoryPlan};
+use burn_omni::{Config, Engine, EngineConfig, Error, MemoryPlan, Room};
 use burn_omni_model::config::ConfigError;
+use burn_omni_ops::decode::multiplies_bf16;
 use burn_omni_quant::checkpoint::{Checkpoint, CheckpointError, Component};
 use serde::Serialize;
 use serde_json::Value;
 
 use self::finite::BadTensor;
 use self::shape::Shape;
-use crate::args::{InspectArgs, OnLoad};
-use crate::device::Choice;
+use crate::args::{ContextArg, InspectArgs, OnLoad};
+use crate::device::{Choice, Found};
 use crate::failure::{self, Failure};
 use crate::model_dir;
 use crate::output::{self, Output, size};
@@ -74,8 +75,15 @@ pub(crate) fn inspect(args: &InspectArgs, output: &Output) -> Result<(), Failure
     let checkpoint = Checkpoint::open(&dir).map_err(|error: CheckpointError| Error::from(error))?;
     let config =
         Config::from_checkpoint(&checkpoint).map_err(|error: ConfigError| Error::from(error))?;
-    let mut report = Report::new(&dir, &checkpoint, &config, (args, quantize));
-    (report.problems, report.warnings) = problems(&dir, args.context.max_context, quantize)?;
+    let found = Choice::Auto.open()?;
+    let room = room(&config, args.context.max_context, &found);
+    let plan = MemoryPlan::new(&checkpoint, &config, room, quantize.at_load());
+    let plan = match args.context.memory_limit {
+        Some(limit) => plan.fitted(limit, args.context.max_context.is_none()),
+        None => plan,
+    };
+    let mut report = Report::new(&dir, &checkpoint, &config, plan);
+    (report.problems, report.warnings) = problems(&dir, &args.context, quantize, found)?;
     if args.check {
         report.bad_tensors = Some(finite::check(&checkpoint, &output));
     }
@@ -94,17 +102,19 @@ pub(crate) fn inspect(args: &InspectArgs, output: &Output) -> Result<(), Failure
 /// What would keep the checkpoint from being loaded, and what would only be told.
 fn problems(
     dir: &Path,
-    max_context: Option<usize>,
+    context: &ContextArg,
     quantize: OnLoad,
+    found: Found,
 ) -> Result<(Vec<Problem>, Vec<String>), Failure> {
     let warnings = Rc::new(RefCell::new(Vec::new()));
     let told = Rc::clone(&warnings);
     let mut engine = EngineConfig::new(dir)
-        .device(Choice::Auto.open()?.device)
+        .device(found.device)
+        .memory_limit(context.memory_limit)
         .quantize(quantize.format)
         .quantize_head(quantize.head)
         .warn(move |warning| told.borrow_mut().push(warning.to_owned()));
-    if let Some(tokens) = max_context {
+    if let Some(tokens) = context.max_context {
         engine = engine.max_context(tokens);
     }
     let problem = |error: Error| Problem {
@@ -115,16 +125,19 @@ fn problems(
     Ok((problems, warnings.take()))
 }
 
+/// What the model will be loaded for.
+fn room(config: &Config, max_context: Option<usize>, found: &Found) -> Room {
+    let longest = config.thinker.text_config.max_position_embeddings;
+    let usual = burn_omni::usual_context(config, &found.device);
+    Room {
+        context: max_context.unwrap_or(usual).min(longest),
+        captured: multiplies_bf16(&found.device),
+        speech: config.can_speak(),
+    }
+}
+
 impl Report {
-    fn new(
-        dir: &Path,
-        checkpoint: &Checkpoint,
-        config: &Config,
-        (args, quantize): (&InspectArgs, OnLoad),
-    ) -> Self {
-        let max_context = args.context.max_context;
-        let longest = config.thinker.text_config.max_position_embeddings;
-        let context = max_context.unwrap_or(longest).min(longest);
+    fn new(dir: &Path, checkpoint: &Checkpoint, config: &Config, plan: MemoryPlan) -> Self {
         let configs = checkpoint.configs();
         let document = configs
             .root()
@@ -135,7 +148,7 @@ impl Report {
         Self {
             dir: dir.display().to_string(),
             model_type: model_type.and_then(Value::as_str).map(str::to_owned),
-            plan: MemoryPlan::new(checkpoint, config, context, quantize.at_load()),
+            plan,
             shape: shape::of(config),
             voices: talker
                 .flat_map(|talker| talker.speaker_id.keys().cloned())
@@ -204,10 +217,11 @@ impl Report {
                 size(plan.kv_bytes)
             ),
         );
-        line(
-            "memory",
-            format!("{} and the activations", size(plan.total_bytes)),
-        );
+        if plan.talker_kv_bytes > 0 {
+            line("speech", size(plan.talker_kv_bytes));
+        }
+        line("workspace", format!("about {}", size(plan.workspace_bytes)));
+        line("memory", size(plan.total_bytes));
         text
     }
 

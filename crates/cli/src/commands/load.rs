@@ -6,7 +6,7 @@ use burn_omni::{Device, Engine, EngineConfig, Sampling};
 use burn_omni_ops::has_w4a4;
 
 use crate::args::{Dtype, ModelArgs, TextArgs};
-use crate::device::Found;
+use crate::device::{self, Found};
 use crate::failure::Failure;
 use crate::model_dir;
 use crate::output::{Bar, Output};
@@ -33,7 +33,10 @@ pub(crate) struct Loaded {
 /// Loads the model that the arguments name.
 pub(crate) fn load(args: &ModelArgs, voice: Voice, output: &Output) -> Result<Loaded, Failure> {
     let quantize = args.quantize.checked()?;
-    let Found { device, name } = args.device.device.open()?;
+    let found = args.device.device.open()?;
+    let limit = args.context.memory_limit;
+    let limit = limit.or_else(|| device::free_memory(&found));
+    let Found { device, name } = found;
     check_dtype(args.dtype, &name)?;
     check_w4a4(args.w4a4, &device, &name)?;
     let dir = model_dir::resolve(args.model.dir.as_deref())?;
@@ -45,6 +48,7 @@ pub(crate) fn load(args: &ModelArgs, voice: Voice, output: &Output) -> Result<Lo
         .quantize(quantize.format)
         .quantize_head(quantize.head)
         .w4a4(args.w4a4)
+        .memory_limit(limit)
         .warn({
             let output = *output;
             move |warning| output.warning(warning)

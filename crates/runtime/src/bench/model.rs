@@ -207,7 +207,7 @@ impl Drawn {
             max_context,
             speech,
         } = synthetic;
-        let context = context(&config, max_context)?;
+        let context = context(&config, max_context, &device)?;
         let ids = config.resolve_ids(|_| None)?;
         let bytes = Cell::new(0);
         let progress = |drawn| bytes.set(bytes.get() + drawn);

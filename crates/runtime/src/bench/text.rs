@@ -8,7 +8,8 @@ use super::Sizes;
 use super::figure::{Figure, median, timed, way};
 use super::model::Bench;
 use crate::decoding::{Decoding, Next, Place};
-use crate::pipeline::{PREFILL_ROWS, THINKER_STAGE, finite, values};
+use crate::memory::prefill_rows;
+use crate::pipeline::{THINKER_STAGE, finite, values};
 use crate::sampler::{Random, Sampler};
 use crate::{Error, Sampling};
 
@@ -60,8 +61,9 @@ fn once(bench: &Bench, sizes: &Sizes) -> Result<Run, Error> {
     let (mut next, prefill) = timed(&bench.device, || {
         let mut logits = Vec::new();
         let embeds = Rows::text(thinker.embed_text(&prompt));
-        for start in (0..prompt.len()).step_by(PREFILL_ROWS) {
-            let range = start..(start + PREFILL_ROWS).min(prompt.len());
+        let chunk = prefill_rows(bench.captured().is_some());
+        for start in (0..prompt.len()).step_by(chunk) {
+            let range = start..(start + chunk).min(prompt.len());
             let positions: Vec<f32> = range.clone().map(|row| row as f32).collect();
             let rope = thinker.rope([&positions; 3]);
             let output = thinker.forward(&embeds.slice(range), &rope, decoding.state());
