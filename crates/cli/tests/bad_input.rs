@@ -160,6 +160,19 @@ fn a_prompt_that_does_not_fit() {
 }
 
 #[test]
+fn a_model_that_does_not_fit() {
+    let folder = tempfile::tempdir().unwrap();
+    let ask = |flags: &[&str]| ask(folder.path(), &[&["-p", "x"], flags].concat());
+    ask(&["--memory-limit", "20MB"])
+        .fails(1, &["8192 tokens", "may take 19 MiB"])
+        .hints("--quantize nvfp4");
+    ask(&["--memory-limit=60MB", "--max-context=4096"])
+        .fails(1, &["4096 tokens", "may take 57 MiB"])
+        .hints("--max-context 3");
+    ask(&["--memory-limit", "much"]).fails(2, &["--memory-limit", "such as 5GB"]);
+}
+
+#[test]
 fn voices_that_nobody_has() {
     let folder = tempfile::tempdir().unwrap();
     ask(folder.path(), &["-p", "x", "--speak", "--voice", "nobody"])

@@ -9,7 +9,11 @@ use burn_omni_quant::checkpoint::CheckpointError;
 
 /// Bytes as people read them.
 fn size(bytes: u64) -> String {
-    format!("{:.2} GiB", bytes as f64 / (1_u64 << 30) as f64)
+    const GIB: u64 = 1 << 30;
+    if bytes < GIB {
+        return format!("{:.0} MiB", bytes as f64 / (GIB >> 10) as f64);
+    }
+    format!("{:.2} GiB", bytes as f64 / GIB as f64)
 }
 
 /// Why an engine cannot be loaded or a request not be answered.
