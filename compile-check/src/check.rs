@@ -14,6 +14,7 @@ use cubecl_cpp::shared::CppCompiler;
 use cubecl_cpp::target::Cuda;
 
 use crate::architecture::Architecture;
+use crate::attentions;
 use crate::cache::{Cache, Launch};
 use crate::dense;
 use crate::device;
@@ -82,6 +83,7 @@ pub(crate) fn collect(
         dense::launch(&recorder.client, model, &mut note);
         scaled::launch(&recorder.client, model, &mut note);
         steps(&recorder.client, model, &mut note);
+        attentions::launch(&recorder.client, model, &mut note);
     }
     stopped.map_or(Ok(kernels), Err)
 }
@@ -191,7 +193,13 @@ mod tests {
             let kernels = collect(architecture, &demo, "").unwrap();
             let ids: HashSet<_> = kernels.iter().map(|kernel| kernel.kernel.id()).collect();
             assert_eq!(ids.len(), kernels.len());
-            for name in ["pack_codes", "many_kernel", "product_kernel", "sort_kernel"] {
+            for name in [
+                "pack_codes",
+                "many_kernel",
+                "product_kernel",
+                "sort_kernel",
+                "matrix_kernel",
+            ] {
                 assert!(kernels.iter().any(|kernel| kernel.name == name), "{name}");
             }
         }

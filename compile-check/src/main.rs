@@ -1,6 +1,7 @@
 //! Compiles every CUDA kernel that the models use, for every architecture, without a GPU or a driver.
 
 mod architecture;
+mod attentions;
 mod cache;
 mod check;
 mod dense;

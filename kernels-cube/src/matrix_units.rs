@@ -57,7 +57,7 @@ pub(crate) fn exchange(
 #[cube]
 pub(crate) fn mma(
     a: &Array<u32>,
-    #[comptime] at: usize,
+    at: usize,
     b0: u32,
     b1: u32,
     c: Vector<f32, N4>,
@@ -65,9 +65,9 @@ pub(crate) fn mma(
     #[comptime] instructions: Instructions,
 ) -> Vector<f32, N4> {
     let a0 = a[at];
-    let a1 = a[comptime!(at + 1)];
-    let a2 = a[comptime!(at + 2)];
-    let a3 = a[comptime!(at + 3)];
+    let a1 = a[at + 1usize];
+    let a2 = a[at + 2usize];
+    let a3 = a[at + 3usize];
     if comptime!(instructions.are_plain()) {
         let own = unit() * SHOWN;
         exchange.words[own] = a0;
@@ -174,6 +174,60 @@ pub(crate) fn low(word: u32) -> f32 {
 #[cube]
 pub(crate) fn high(word: u32) -> f32 {
     f32::from_bits(word & 0xFFFF_0000u32)
+}
+
+/// 16 rows of two vectors of bf16 from vector `first` on, `stride` vectors apart, turned around: pairs of rows from
+/// `lane % 4 * 2` on, and of those 8 below, of column `lane / 4`, first of the left vectors, then of the right ones.
+#[cube]
+pub(crate) fn transposed(
+    stage: &Shared<[Vector<u32, N4>]>,
+    first: usize,
+    #[comptime] stride: usize,
+    #[comptime] instructions: Instructions,
+) -> Vector<u32, N4> {
+    let lane = UNIT_POS_X as usize;
+    if comptime!(instructions.are_plain()) {
+        let (g, t) = (lane / 4usize, lane % 4usize);
+        let mut words = Vector::<u32, N4>::new(0u32);
+        #[unroll]
+        for i in 0..4usize {
+            let at = first + (t * 2usize + comptime!(i % 2 * 8)) * stride + comptime!(i / 2);
+            let (upper, lower) = (number(stage[at], g), number(stage[at + stride], g));
+            words.insert(i, upper | (lower << 16u32));
+        }
+        words
+    } else {
+        let address = stage[first + lane % 16usize * stride + lane / 16usize..].as_ptr();
+        let words: Vector<u32, N4>;
+        gpu_asm!(
+            "{{ .reg .u64 place; cvta.to.shared.u64 place, {a}; ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {d}, [place]; }}",
+            d = out(_) words, a = in(_) address,
+        );
+        words
+    }
+}
+
+/// The bits of number `i` of eight.
+#[cube]
+fn number(vector: Vector<u32, N4>, i: usize) -> u32 {
+    let mut word = vector.extract(0usize);
+    #[unroll]
+    for other in 1..4usize {
+        word = select(i / 2usize == other, vector.extract(other), word);
+    }
+    select(i % 2usize == 0usize, word & 0xFFFFu32, word >> 16u32)
+}
+
+/// 2 to the power of `x`, 0 for what is far below.
+#[cube]
+pub(crate) fn exp2(x: f32, #[comptime] instructions: Instructions) -> f32 {
+    if comptime!(instructions.are_plain()) {
+        (x * comptime!(std::f32::consts::LN_2)).exp()
+    } else {
+        let d: f32;
+        gpu_asm!("ex2.approx.ftz.f32 {d}, {a};", d = out(_) d, a = in(_) x, options(pure, nomem));
+        d
+    }
 }
 
 /// The sum over the four units whose `lane / 4` is the same.

@@ -1,7 +1,7 @@
 //! Products of many rows with weights of bf16, in plain code on a software adapter, against sums in f64.
 //! `cargo test -p burn-omni-kernels --features wgpu --test many`
 
-use std::panic::catch_unwind;
+mod adapter;
 
 use burn_omni_kernels::few::{Rows, Weights};
 use burn_omni_kernels::many::{self, Blocking, Plan, Product, sum_slots};
@@ -9,49 +9,15 @@ use burn_omni_kernels::matrix_units::Instructions;
 use burn_omni_kernels::packed::tiles::Activations;
 use burn_omni_kernels::{Buffer, Taps};
 use cubecl::prelude::*;
-use cubecl::wgpu::{WgpuDevice, WgpuDeviceKind};
 use half::bf16;
+
+use adapter::{Random, client};
 
 /// Largest difference as a share of the largest magnitude: sums are formed in f32.
 const TOLERANCE: f64 = 2e-6;
 
-/// The software adapter; nothing, with a word, where there is none.
-fn client() -> Option<Client> {
-    let open = || cubecl::Device::Wgpu(WgpuDevice::new(WgpuDeviceKind::Cpu)).client();
-    let client = catch_unwind(open).ok();
-    if client.is_none() {
-        let required = std::env::var("BURN_OMNI_REQUIRE_GPU").is_ok_and(|value| value == "1");
-        assert!(
-            !required,
-            "BURN_OMNI_REQUIRE_GPU=1: no software adapter starts"
-        );
-        eprintln!("skipped: no software adapter starts");
-    }
-    client
-}
-
-/// Numbers in [-1, 1) from a fixed stream.
-struct Random(u64);
-
-impl Random {
-    fn numbers(&mut self, count: usize) -> Vec<f32> {
-        (0..count).map(|_| self.number()).collect()
-    }
-
-    fn bf16s(&mut self, count: usize) -> Vec<bf16> {
-        self.numbers(count)
-            .into_iter()
-            .map(bf16::from_f32)
-            .collect()
-    }
-
-    fn number(&mut self) -> f32 {
-        self.0 = self
-            .0
-            .wrapping_mul(6_364_136_223_846_793_005)
-            .wrapping_add(1_442_695_040_888_963_407);
-        (self.0 >> 40) as f32 / (1 << 23) as f32 - 1.0
-    }
+fn numbers(random: &mut Random, count: usize) -> Vec<f32> {
+    (0..count).map(|_| random.number()).collect()
 }
 
 /// Two numbers a word, which adapters without bf16 can hold.
@@ -77,7 +43,7 @@ fn activations(
     [rows, width]: [usize; 2],
     split: bool,
 ) -> (Activations, Vec<f64>) {
-    let numbers = random.numbers(rows * width);
+    let numbers = numbers(random, rows * width);
     let (stored, values) = halves(&numbers, width, split);
     let buffer = upload(client, &stored);
     (Activations { buffer, split }, values)
@@ -106,7 +72,10 @@ fn weights(
     random: &mut Random,
     [matrices, rows, width]: [usize; 3],
 ) -> (Weights, Vec<f64>) {
-    let numbers = random.bf16s(matrices * rows * width);
+    let numbers: Vec<bf16> = numbers(random, matrices * rows * width)
+        .into_iter()
+        .map(bf16::from_f32)
+        .collect();
     let weights = Weights::Rows(Rows {
         buffer: upload(client, &numbers),
         rows,
@@ -164,7 +133,7 @@ fn products_are_those_of_their_numbers() {
         let inputs = rows + (count - 1) * dilation;
         let (x, values) = activations(&client, &mut random, [inputs, width], split);
         let (weights, matrix) = weights(&client, &mut random, [1, out, count * width]);
-        let bias = random.numbers(out);
+        let bias = numbers(&mut random, out);
         let on_device = Buffer::of(&client, &bias);
         let y = poisoned(&client, rows * out);
         let product = Product {
@@ -207,7 +176,7 @@ fn grouped(client: &Client, split: bool) {
     let mut random = Random(7);
     // Expert 4 is never chosen.
     let ids: Vec<u32> = (0..rows * slots).map(|i| (i * 7 % 4) as u32).collect();
-    let shares = random.numbers(rows * slots);
+    let shares = numbers(&mut random, rows * slots);
     let (x, values) = activations(client, &mut random, [rows, hidden], split);
     let (gate_up, up_values) = weights(client, &mut random, [experts, 2 * inner, hidden]);
     let (down, down_values) = weights(client, &mut random, [experts, hidden, inner]);

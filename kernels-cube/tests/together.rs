@@ -2,81 +2,20 @@
 //! SPIR-V for shared memory crashes such adapters, so this is the place where they meet these kernels.
 //! `cargo test -p burn-omni-kernels --features wgpu`
 
-use std::panic::catch_unwind;
+mod adapter;
 
 use burn_omni_kernels::packed::tiles::scaled::{dequantize, quantize};
 use burn_omni_kernels::packed::tiles::{Scaled, Tiling};
 use burn_omni_kernels::{
-    self as kernels, Attention, Buffer, ExpertMatrices, Heads, Matrix, NormParameters, On, Product,
-    Seen, Taps, Units,
+    self as kernels, Attention, Buffer, ExpertMatrices, NormParameters, On, Product, Seen, Taps,
+    Units,
 };
 use cubecl::prelude::*;
-use cubecl::wgpu::{WgpuDevice, WgpuDeviceKind};
+
+use adapter::{Random, client, read};
 
 /// Largest difference as a share of the largest magnitude.
 const TOLERANCE: f32 = 4e-6;
-
-/// The software adapter; nothing, with a word, where there is none.
-fn client() -> Option<Client> {
-    let open = || cubecl::Device::Wgpu(WgpuDevice::new(WgpuDeviceKind::Cpu)).client();
-    let client = catch_unwind(open).ok();
-    if client.is_none() {
-        let required = std::env::var("BURN_OMNI_REQUIRE_GPU").is_ok_and(|value| value == "1");
-        assert!(
-            !required,
-            "BURN_OMNI_REQUIRE_GPU=1: no software adapter starts"
-        );
-        eprintln!("skipped: no software adapter starts");
-    }
-    client
-}
-
-/// Numbers in [-1, 1) from a fixed stream.
-struct Random(u64);
-
-impl Random {
-    fn buffer(&mut self, client: &Client, len: usize) -> Buffer {
-        let numbers: Vec<f32> = (0..len).map(|_| self.number()).collect();
-        Buffer {
-            handle: client.create_from_slice(f32::as_bytes(&numbers)),
-            elem: f32::elem_type_native(),
-        }
-    }
-
-    fn number(&mut self) -> f32 {
-        self.0 = self
-            .0
-            .wrapping_mul(6_364_136_223_846_793_005)
-            .wrapping_add(1_442_695_040_888_963_407);
-        (self.0 >> 40) as f32 / (1 << 23) as f32 - 1.0
-    }
-
-    fn matrix(&mut self, client: &Client, rows: usize, width: usize) -> Matrix {
-        Matrix {
-            buffer: self.buffer(client, rows * width),
-            rows,
-            width,
-            stride: width,
-        }
-    }
-
-    fn heads(&mut self, client: &Client, rows: usize, heads: usize, width: usize) -> Heads {
-        Heads {
-            buffer: self.buffer(client, rows * heads * width),
-            rows,
-            heads,
-            width,
-            strides: [heads * width, width],
-        }
-    }
-}
-
-fn read(client: &Client, buffer: &Buffer) -> Vec<f32> {
-    let bytes = client
-        .read_one(buffer.handle.clone())
-        .expect("the launch worked");
-    f32::from_bytes(&bytes).to_vec()
-}
 
 /// Both ways of `work`, which must agree.
 #[track_caller]

@@ -7,10 +7,13 @@
 mod alone;
 mod block;
 mod join;
+pub mod matrix;
 mod seen;
 mod tile;
 
+use crate::matrix_units::Instructions;
 use crate::{Buffer, Heads, On, Units};
+use matrix::Blocking;
 
 /// Keys of a tile.
 const KEYS: usize = 32;
@@ -99,6 +102,8 @@ impl Plan {
 
 /// `softmax(q k^T * scale) v` over the keys that each row sees, `[rows, heads, head_dim]`.
 ///
+/// Many rows are computed on matrix units where there are some, with operands rounded to bf16: see [`matrix`].
+///
 /// # Panics
 /// When a head is wider than 128.
 #[must_use]
@@ -111,6 +116,11 @@ pub fn attention<'a>(on: impl Into<On<'a>>, attention: Attention<'_>) -> Buffer 
     );
     if units == Units::Alone {
         return alone::launch(client, &attention);
+    }
+    if matrix::suits(client, &attention) {
+        let rows = attention.q.rows * attention.q.heads / attention.k.heads;
+        let blocking = Blocking::of(rows, attention.k.heads);
+        return matrix::launch(client, &attention, blocking, Instructions::Native);
     }
     let plan = Plan::new(&attention);
     let parts = block::launch(client, &attention, plan);
