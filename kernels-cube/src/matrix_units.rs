@@ -176,18 +176,51 @@ pub(crate) fn high(word: u32) -> f32 {
     f32::from_bits(word & 0xFFFF_0000u32)
 }
 
-/// 16 rows of two vectors of bf16 from vector `first` on, `stride` vectors apart, turned around: pairs of rows from
-/// `lane % 4 * 2` on, and of those 8 below, of column `lane / 4`, first of the left vectors, then of the right ones.
+/// Where the matrices that [`transposed`] loads lie.
+#[derive(CubeType)]
+pub(crate) struct Matrices {
+    /// Natively the address of this unit's row, else the number of the first vector; in an array, since what an
+    /// instruction gives would be passed to another as its address.
+    place: Array<u32>,
+}
+
+/// 16 rows of two vectors of bf16 from vector `first` on, `stride` vectors apart, and others at constant distances.
 #[cube]
-pub(crate) fn transposed(
+pub(crate) fn matrices(
     stage: &Shared<[Vector<u32, N4>]>,
     first: usize,
     #[comptime] stride: usize,
     #[comptime] instructions: Instructions,
-) -> Vector<u32, N4> {
-    let lane = UNIT_POS_X as usize;
+) -> Matrices {
+    let mut place = Array::<u32>::new(1usize);
     if comptime!(instructions.are_plain()) {
-        let (g, t) = (lane / 4usize, lane % 4usize);
+        place[0] = first as u32;
+    } else {
+        let lane = UNIT_POS_X as usize;
+        let generic = stage[first + lane % 16usize * stride + lane / 16usize..].as_ptr();
+        let address: u32;
+        gpu_asm!(
+            "{{ .reg .u64 shared; cvta.to.shared.u64 shared, {a}; cvt.u32.u64 {d}, shared; }}",
+            d = out(_) address, a = in(_) generic, options(pure, nomem),
+        );
+        place[0] = address;
+    }
+    Matrices { place }
+}
+
+/// Those `from` vectors behind the first, turned around: pairs of rows from `lane % 4 * 2` on, and of those 8 below, of
+/// column `lane / 4`, first of the left vectors, then of the right ones.
+#[cube]
+pub(crate) fn transposed(
+    stage: &Shared<[Vector<u32, N4>]>,
+    matrices: &Matrices,
+    from: usize,
+    #[comptime] stride: usize,
+    #[comptime] instructions: Instructions,
+) -> Vector<u32, N4> {
+    if comptime!(instructions.are_plain()) {
+        let first = matrices.place[0] as usize + from;
+        let (g, t) = (UNIT_POS_X as usize / 4usize, UNIT_POS_X as usize % 4usize);
         let mut words = Vector::<u32, N4>::new(0u32);
         #[unroll]
         for i in 0..4usize {
@@ -197,10 +230,10 @@ pub(crate) fn transposed(
         }
         words
     } else {
-        let address = stage[first + lane % 16usize * stride + lane / 16usize..].as_ptr();
+        let address = matrices.place[0] + from as u32 * 16u32;
         let words: Vector<u32, N4>;
         gpu_asm!(
-            "{{ .reg .u64 place; cvta.to.shared.u64 place, {a}; ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {d}, [place]; }}",
+            "ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {d}, [{a}];",
             d = out(_) words, a = in(_) address,
         );
         words

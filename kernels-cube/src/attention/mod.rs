@@ -11,6 +11,8 @@ pub mod matrix;
 mod seen;
 mod tile;
 
+use cubecl::client::Client;
+
 use crate::matrix_units::Instructions;
 use crate::{Buffer, Heads, On, Units};
 use matrix::Blocking;
@@ -122,12 +124,18 @@ pub fn attention<'a>(on: impl Into<On<'a>>, attention: Attention<'_>) -> Buffer 
         let blocking = Blocking::of(rows, attention.k.heads);
         return matrix::launch(client, &attention, blocking, Instructions::Native);
     }
-    let plan = Plan::new(&attention);
-    let parts = block::launch(client, &attention, plan);
+    without_matrix_units(client, &attention)
+}
+
+/// What [`attention()`] computes, in f32, by units that work together.
+#[must_use]
+pub fn without_matrix_units(client: &Client, attention: &Attention<'_>) -> Buffer {
+    let plan = Plan::new(attention);
+    let parts = block::launch(client, attention, plan);
     if plan.splits == 1 {
         return parts.sums;
     }
-    join::launch(client, &attention, plan, &parts)
+    join::launch(client, attention, plan, &parts)
 }
 
 /// What a split's cubes give: the output itself where there is one split, else weighted sums in f32 with the largest

@@ -105,6 +105,20 @@ impl Shape {
         matches!(self.instructions, Instructions::Native)
     }
 
+    /// Loads from shared memory at a time, and as many products that do not wait for one another.
+    const fn ahead(self) -> usize {
+        if self.is_unrolled() { 4 } else { 1 }
+    }
+
+    /// Groups of keys that are loaded at a time.
+    const fn keys_ahead(self) -> usize {
+        if self.key_groups() < self.ahead() {
+            self.key_groups()
+        } else {
+            self.ahead()
+        }
+    }
+
     /// Pairs of products that sum over a head.
     const fn steps(self) -> usize {
         self.width.div_ceil(STEP)
@@ -118,6 +132,16 @@ impl Shape {
     /// Groups of keys of a tile.
     const fn key_groups(self) -> usize {
         self.blocking.keys / GROUP
+    }
+
+    /// Pairs of groups of columns of a head.
+    const fn pairs(self) -> usize {
+        self.groups().div_ceil(2)
+    }
+
+    /// Loads of a tile's values.
+    const fn value_loads(self) -> usize {
+        self.blocking.keys / TILE * self.pairs()
     }
 
     /// Vectors from one key of a tile to the next.
@@ -317,7 +341,14 @@ fn matrix_kernel<Q: Float>(
             scale,
             shape,
         );
-        tile::add(&mut sums, &weights, &mut room, side, shape);
+        tile::add(
+            &mut sums,
+            &weights,
+            &mut room,
+            side,
+            sizes.split_keys,
+            shape,
+        );
         base = next;
         side = other;
     }
