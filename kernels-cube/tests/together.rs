@@ -7,8 +7,8 @@ mod adapter;
 use burn_omni_kernels::packed::tiles::scaled::{dequantize, quantize};
 use burn_omni_kernels::packed::tiles::{Scaled, Tiling};
 use burn_omni_kernels::{
-    self as kernels, Attention, Buffer, ExpertMatrices, NormParameters, On, Product, Seen, Taps,
-    Units,
+    self as kernels, Angles, Attention, Buffer, ExpertMatrices, NormParameters, On, Product, Seen,
+    Taps, Units,
 };
 use cubecl::prelude::*;
 
@@ -86,6 +86,31 @@ fn norms_agree() {
                 kernels::norm(on, &x, parameters)
             });
         }
+    }
+}
+
+#[test]
+fn normed_and_rotated_heads_agree() {
+    let Some(client) = client() else { return };
+    let mut random = Random(5);
+    for (rows, heads, width) in [(1, 1, 4), (5, 3, 128), (30, 4, 72), (7, 5, 64)] {
+        let mut x = random.heads(&client, rows, heads + 2, width);
+        // A part of the heads of a fused product.
+        x.heads = heads;
+        let weight = random.buffer(&client, width);
+        let (cos, sin) = (
+            random.buffer(&client, rows * width / 2),
+            random.buffer(&client, rows * width / 2),
+        );
+        let (cos, sin) = (&cos, &sin);
+        let parameters = NormParameters {
+            weight: &weight,
+            bias: None,
+            eps: 1e-6,
+        };
+        agree(&client, &format!("{rows} x {heads} x {width}"), |on| {
+            kernels::normed_rope(on, &x, parameters, Angles { cos, sin })
+        });
     }
 }
 
