@@ -49,9 +49,10 @@ fn main() {
         check(&client);
     }
     if on("speed") {
-        for rows in [512, 4096] {
-            speed(&client, rows);
-        }
+        speed(&client, 512, [32, 4, 128]);
+        speed(&client, 4096, [32, 4, 128]);
+        speed(&client, 2048, [20, 20, 64]);
+        speed(&client, 2048, [16, 16, 72]);
     }
 }
 
@@ -215,7 +216,7 @@ fn expected([q, k, v]: [&Known; 3], seen: Seen<'_>, scale: f32) -> Vec<f64> {
             let weights: Vec<f64> = scores.iter().map(|score| (score - largest).exp()).collect();
             let total: f64 = weights.iter().sum();
             let mut sums = vec![0.0; width];
-            for (key, weight) in keys.zip(&weights) {
+            for (key, weight) in keys.clone().zip(&weights) {
                 for (sum, value) in sums.iter_mut().zip(v.head(key, head / group)) {
                     *sum += weight / total * f64::from(*value);
                 }
@@ -226,9 +227,8 @@ fn expected([q, k, v]: [&Known; 3], seen: Seen<'_>, scale: f32) -> Vec<f64> {
     all
 }
 
-/// A prompt of the thinker.
-fn speed(client: &Client, rows: usize) {
-    let [heads, kv_heads, width] = [32, 4, 128];
+/// A causal prompt.
+fn speed(client: &Client, rows: usize, [heads, kv_heads, width]: [usize; 3]) {
     let mut random = Random(2);
     let q = Known::new(client, &mut random, [rows, heads, width], rows, false);
     for is_bf16 in [true, false] {
@@ -249,7 +249,7 @@ fn speed(client: &Client, rows: usize) {
             let time = time(client, count, launch);
             let rate = pairs * (4 * width) as f64 / time / 1e12;
             println!(
-                "{rows} rows, keys in bf16: {is_bf16}, {how}: {:.1} us, {rate:.1} TFLOP/s",
+                "{rows} x {heads} x {width}, keys in bf16: {is_bf16}, {how}: {:.1} us, {rate:.1} TFLOP/s",
                 time * 1e6
             );
         };

@@ -248,7 +248,7 @@ fn number(vector: Vector<u32, N4>, i: usize) -> u32 {
     for other in 1..4usize {
         word = select(i / 2usize == other, vector.extract(other), word);
     }
-    select(i % 2usize == 0usize, word & 0xFFFFu32, word >> 16u32)
+    select(i & 1usize == 0usize, word & 0xFFFFu32, word >> 16u32)
 }
 
 /// 2 to the power of `x`, 0 for what is far below.

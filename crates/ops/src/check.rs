@@ -277,6 +277,35 @@ fn attention(bench: &mut Bench<'_>) {
         let expected = reference::attention(q.1, k.1, v.1, &spec);
         bench.compare(crate::attention(q.0, k.0, v.0, spec), expected);
     }
+    prompts(bench);
+}
+
+/// Rows enough for matrix units, which round weights to bf16; queries, keys and values are rounded here.
+fn prompts(bench: &mut Bench<'_>) {
+    /// Weights are 2^-9 apart from what they were; outputs, which are means by them, are no further from theirs.
+    const APART: f32 = 40.0;
+    let causal = |first, window| Mask::Causal { first, window };
+    let cases = [
+        (130, 150, 8, 1, 128, causal(17, None)),
+        (200, 200, 4, 4, 64, causal(0, Some(70))),
+        (140, 140, 2, 2, 72, Mask::Segments(vec![1, 70, 69])),
+        (150, 150, 4, 2, 80, Mask::Segments(vec![64, 64, 22])),
+    ];
+    let round = |x: Tensor<3>| x.cast(DType::BF16).cast(DType::F32);
+    for (rows, keys, heads, kv_heads, head_dim, mask) in cases {
+        let shapes = [
+            [rows, heads, head_dim],
+            [keys, kv_heads, head_dim],
+            [keys, kv_heads, head_dim],
+        ];
+        let [q1, k1, v1] = shapes.map(|shape| round(bench.random.tensor(shape, bench.oracle)));
+        let spec = AttentionSpec { scale: 0.4, mask };
+        let expected = reference::attention(q1.clone(), k1.clone(), v1.clone(), &spec);
+        // The same numbers on a device that may not have the type.
+        let [q, k, v] = [q1, k1, v1].map(|x| Tensor::from_data(x.into_data(), bench.device));
+        let found = crate::attention(q, k, v, spec);
+        bench.largest = bench.largest.max(error(found, expected) / APART);
+    }
 }
 
 /// Rows and widths of the element-wise operations.

@@ -9,6 +9,7 @@ use cubecl::prelude::*;
 use cubecl::wgpu::{WgpuDevice, WgpuDeviceKind};
 
 /// The software adapter; nothing, with a word, where there is none.
+#[expect(clippy::print_stderr, reason = "a skipped test says so")]
 pub(crate) fn client() -> Option<Client> {
     let open = || cubecl::Device::Wgpu(WgpuDevice::new(WgpuDeviceKind::Cpu)).client();
     let client = catch_unwind(open).ok();

@@ -216,7 +216,7 @@ pub(super) fn weigh(
         #[unroll]
         for column in 0..columns {
             let at = comptime!(tile * columns + column);
-            sums.outputs[at] = sums.outputs[at] * kept;
+            sums.outputs[at] *= kept;
         }
     }
 }
