@@ -52,7 +52,7 @@ fn attend<Q: Scalar, K: Scalar>(
         scale: 1.0,
         seen,
     };
-    let blocking = Blocking::of(rows * heads / kv_heads, kv_heads);
+    let blocking = Blocking::of(rows * heads / kv_heads, kv_heads, width);
     let _ = matrix::launch(client, &attention, blocking, Instructions::Native);
 }
 

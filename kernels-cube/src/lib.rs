@@ -11,7 +11,7 @@
 //! | [`linear()`] | `[rows, depth] x [out, depth]`, or causal convolution | lanes along a row of the weight; tiles |
 //! | [`norm()`] | `[rows, heads, width]` | one cube a head |
 //! | [`rope()`], [`normed_rope()`] | `[rows, heads, width]` | one unit a pair; lanes along a head |
-//! | [`attention()`] | `[rows, heads, head_dim] x [keys, kv_heads, head_dim]` | online softmax over tiles of keys |
+//! | [`attention()`] | `[rows, heads, head_dim] x [keys, kv_heads, head_dim]` | online softmax over tiles of keys; many rows on matrix units |
 //! | [`map`], [`swiglu`], [`snake`] | `[rows, width]` | one unit an element |
 //! | [`route()`] | `[rows, experts]` | one cube a row |
 //! | [`draw_words`], [`draw_floats`], [`copy`] | any number | one unit a word |

@@ -121,7 +121,7 @@ pub fn attention<'a>(on: impl Into<On<'a>>, attention: Attention<'_>) -> Buffer 
     }
     if matrix::suits(client, &attention) {
         let rows = attention.q.rows * attention.q.heads / attention.k.heads;
-        let blocking = Blocking::of(rows, attention.k.heads);
+        let blocking = Blocking::of(rows, attention.k.heads, attention.q.width);
         return matrix::launch(client, &attention, blocking, Instructions::Native);
     }
     without_matrix_units(client, &attention)

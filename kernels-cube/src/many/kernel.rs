@@ -2,7 +2,7 @@
 
 use cubecl::prelude::*;
 
-use super::stage::{STAGES, copy, find_sources, stage};
+use super::stage::{STAGES, copy, find_sources, find_targets, stage};
 use super::work::{Mode, Work};
 use super::write::write;
 use super::{rows, tiles};
@@ -156,6 +156,9 @@ fn many_kernel<Y: Float>(
         }
         commit(work.instructions);
     }
+    if comptime!(work.mode == Mode::Down) {
+        find_targets(&mut stage, order, shares, &place, work);
+    }
     let mut sums = Array::<Vector<f32, N4>>::new(comptime!(blocking.tiles * blocking.groups));
     #[unroll]
     for i in 0..comptime!(blocking.tiles * blocking.groups) {
@@ -167,5 +170,5 @@ fn many_kernel<Y: Float>(
         let mut exchange = exchange(comptime!(blocking.planes()), work.instructions);
         rows::sum(&mut sums, codes, x, &mut stage, &place, &mut exchange, work);
     }
-    write::<Y>(&sums, gains, order, shares, y, &place, work);
+    write::<Y>(&sums, gains, &stage, y, &place, work);
 }

@@ -18,6 +18,9 @@ pub(super) struct Stage {
     pub(super) vectors: Shared<[Vector<u32, N4>]>,
     /// Where each unit's copies of a chunk come from, in vectors of `x`: here, since registers are what the kernel lacks.
     sources: Shared<[u32]>,
+    /// Where the listed rows go, and their factors: what waits for them is all that is left at the end.
+    pub(super) targets: Shared<[u32]>,
+    pub(super) factors: Shared<[f32]>,
 }
 
 #[cube]
@@ -29,6 +32,8 @@ pub(super) fn stage(#[comptime] work: Work) -> Stage {
             16usize,
         ),
         sources: Shared::<[u32]>::new_slice(comptime!(blocking.copies() * blocking.units())),
+        targets: Shared::<[u32]>::new_slice(work.targets()),
+        factors: Shared::<[f32]>::new_slice(work.targets()),
     }
 }
 
@@ -58,6 +63,27 @@ pub(super) fn find_sources(
             from += unit % VECTORS / 2usize * block + unit % 2usize;
         }
         stage.sources[at] = from as u32;
+    }
+}
+
+/// Finds out where the listed rows go.
+#[cube]
+pub(super) fn find_targets(
+    stage: &mut Stage,
+    order: &[u32],
+    shares: &[f32],
+    place: &Place,
+    #[comptime] work: Work,
+) {
+    let halves = work.halves();
+    let mut at = unit();
+    while at < work.targets() {
+        let wanted = place.first / halves + at;
+        let last = place.end / halves - 1usize;
+        let target = order[select(wanted < last, wanted, last)];
+        stage.targets[at] = target;
+        stage.factors[at] = shares[target as usize];
+        at += work.blocking.units();
     }
 }
 

@@ -132,6 +132,14 @@ impl Work {
         if self.split { 2 } else { 1 }
     }
 
+    /// Listed rows that a cube writes.
+    pub(super) const fn targets(&self) -> usize {
+        match self.mode {
+            Mode::Down => self.blocking.columns() / self.halves(),
+            Mode::Dense | Mode::GateUp => 1,
+        }
+    }
+
     /// Which vectors of a column change places in every other column: the lanes of a plane read the same vectors of
     /// neighbouring columns, two a lane from tiles and one a lane from rows, and are to meet different banks.
     pub(super) const fn swizzle(&self) -> usize {

@@ -3,6 +3,7 @@
 use cubecl::prelude::*;
 
 use super::kernel::Place;
+use super::stage::Stage;
 use super::work::{GROUP, Mode, Work};
 use crate::packed::tiles::ROWS;
 use crate::packed::tiles::decode::RESTORE;
@@ -12,13 +13,11 @@ type N4 = Const<4>;
 /// Writes the sums of this plane.
 ///
 /// - gains: a factor a row of packed weights; what is added to a row of others
-/// - shares: the factors of the listed rows
 #[cube]
 pub(super) fn write<Y: Float>(
     sums: &Array<Vector<f32, N4>>,
     gains: &[f32],
-    order: &[u32],
-    shares: &[f32],
+    stage: &Stage,
     y: &mut [Y],
     place: &Place,
     #[comptime] work: Work,
@@ -38,8 +37,8 @@ pub(super) fn write<Y: Float>(
             let sum = sums[comptime!(i * blocking.groups + group)];
             #[unroll]
             for odd in 0..comptime!(2 / halves) {
-                let first = place.first + (side * blocking.groups + group) * GROUP;
-                let column = first + lane % 4usize * 2usize + odd;
+                let own = (side * blocking.groups + group) * GROUP + lane % 4usize * 2usize + odd;
+                let column = place.first + own;
                 let mut lo = sum.extract(odd);
                 let mut hi = sum.extract(comptime!(odd + 2));
                 if comptime!(work.split) {
@@ -68,9 +67,10 @@ pub(super) fn write<Y: Float>(
                     } else {
                         let mut to = column / halves;
                         if comptime!(work.mode == Mode::Down) {
-                            to = order[to] as usize;
-                            lo *= shares[to];
-                            hi *= shares[to];
+                            to = stage.targets[own / halves] as usize;
+                            let factor = stage.factors[own / halves];
+                            lo *= factor;
+                            hi *= factor;
                         }
                         if lo_row < place.rows {
                             y[to * place.stride + lo_row] = Y::cast_from(lo);

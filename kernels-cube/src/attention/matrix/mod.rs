@@ -63,19 +63,16 @@ pub struct Blocking {
 }
 
 impl Blocking {
-    /// The blocking for so many rows of a key head, of so many of them.
+    /// The blocking for so many rows of a key head, of so many of them, as measured on an H200: two tiles of a plane
+    /// share what they load of wide heads, where there are rows enough to keep all multiprocessors busy.
     #[must_use]
-    pub const fn of(rows: usize, kv_heads: usize) -> Self {
-        let planes = if rows.div_ceil(8 * TILE) * kv_heads < BUSY {
-            4
-        } else {
-            8
-        };
+    pub const fn of(rows: usize, kv_heads: usize, width: usize) -> Self {
+        let is_large = width == WIDTHS[1] && rows.div_ceil(8 * TILE) * kv_heads >= BUSY;
         Self {
-            planes,
-            tiles: 1,
-            keys: 64,
-            held: true,
+            planes: 4,
+            tiles: if is_large { 2 } else { 1 },
+            keys: if is_large { 32 } else { 64 },
+            held: !is_large,
         }
     }
 
