@@ -58,15 +58,15 @@ impl Bench {
         mut give: impl FnMut(Figure) -> Result<(), E>,
     ) -> Result<(), E> {
         self.fits(sizes)?;
-        self.stream.executes(|| {
+        self.stages().on_queue(|| {
             give(self.load_figure())?;
-            let copies = copies::bandwidth(&self.device, sizes.repeat)?;
+            let copies = copies::bandwidth(&self.stages().device, sizes.repeat)?;
             let bandwidth = copies.value * 1e9;
             give(copies)?;
             for figure in text::figures(self, sizes, bandwidth)? {
                 give(figure)?;
             }
-            if let Some(model) = self.speech() {
+            if let Some(model) = &self.stages().speech {
                 give(speech::talker(self, model, sizes, bandwidth)?)?;
                 for figure in speech::code2wav(self, &model.code2wav, sizes)? {
                     give(figure)?;

@@ -6,7 +6,8 @@ use burn_omni_model::thinker::{Rows, TextState, Thinker};
 use burn_omni_ops::decode::{DecodeError, Decoder};
 
 use crate::Error;
-use crate::pipeline::values;
+use crate::numbers::values;
+use crate::schedule::Stage;
 
 /// Rows of a captured decoder's caches at most; longer conversations go one pass after another.
 const CAPACITY: usize = 32_768;
@@ -123,10 +124,10 @@ impl<'a> Decoding<'a> {
 fn failed(error: DecodeError) -> Error {
     match error {
         DecodeError::NotFinite => Error::NotFinite {
-            stage: "the thinker",
+            stage: Stage::Thinker.name(),
         },
         DecodeError::Device(cause) => Error::Stage {
-            stage: "the thinker",
+            stage: Stage::Thinker.name(),
             cause,
         },
     }

@@ -1,12 +1,12 @@
 //! A loaded model.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Instant;
 
 use burn::tensor::{Device, StreamId};
-use burn_omni_model::config::{Config, SpecialIds};
-use burn_omni_model::processor::Processor;
-use burn_omni_model::thinker::Thinker;
+use burn_omni_model::config::Config;
+use burn_omni_model::processor::{Processor, Prompt};
 use burn_omni_ops::PackedFormat;
 use burn_omni_ops::decode::Decoder;
 use burn_omni_quant::Warnings;
@@ -15,8 +15,12 @@ use burn_omni_quant::formats::AtLoad;
 use crate::decoding::Captured;
 pub(crate) use crate::loading::Loader;
 use crate::loading::Opened;
-use crate::pipeline::Job;
+use crate::pipeline::{Job, Question};
+use crate::request::Media;
 use crate::speech::SpeechModel;
+use crate::stages::{Stages, speaker, voices};
+use crate::stream::{Sink, Stopped};
+use crate::turns::Turns;
 use crate::{Error, MemoryPlan, Request, Sampling, Stream};
 
 /// What to load, and where to.
@@ -169,25 +173,16 @@ impl EngineConfig {
 #[derive(Clone, Debug)]
 pub struct Engine {
     model: Arc<Model>,
+    turns: Arc<Turns>,
 }
 
 /// What every request reads.
 #[derive(Debug)]
 pub(crate) struct Model {
-    pub(crate) dir: PathBuf,
-    pub(crate) config: Config,
-    pub(crate) ids: SpecialIds,
-    pub(crate) processor: Processor,
-    /// The thinker's step on the device; before the weights, which it works on.
-    pub(crate) captured: Option<Captured>,
-    pub(crate) thinker: Thinker,
-    pub(crate) speech: Option<SpeechModel>,
-    /// Longest sequence of prompt and answer.
-    pub(crate) context: usize,
+    dir: PathBuf,
+    processor: Processor,
+    pub(crate) stages: Stages,
     plan: MemoryPlan,
-    /// The queue of the device on which the weights were made. Work on another one would wait for events at every launch,
-    /// and have memory pools of its own.
-    pub(crate) stream: StreamId,
 }
 
 impl Engine {
@@ -234,19 +229,23 @@ impl Engine {
                 "kernels are launched one by one, which is slow: no captured step for these weights, or no memory",
             );
         }
-        let dir = opened.checkpoint.dir().to_owned();
+        let stages = Stages {
+            config: opened.config,
+            ids: opened.ids,
+            captured,
+            thinker,
+            speech,
+            context: opened.context,
+            device: engine.device,
+            stream,
+        };
         Ok(Self {
+            turns: Arc::new(Turns::new(stages.is_shared())),
             model: Arc::new(Model {
-                dir,
-                config: opened.config,
-                ids: opened.ids,
+                dir: opened.checkpoint.dir().to_owned(),
                 processor: opened.processor,
-                captured,
-                thinker,
-                speech,
-                context: opened.context,
+                stages,
                 plan,
-                stream,
             }),
         })
     }
@@ -269,7 +268,7 @@ impl Engine {
         checked().unwrap_or_else(|error| vec![error])
     }
 
-    /// Answers a request on a thread of its own.
+    /// Answers a request on threads of its own: one for text, and two more for speech.
     ///
     /// # Errors
     /// When the request asks for something that this model cannot do; what only its media show comes from the stream.
@@ -278,11 +277,19 @@ impl Engine {
         if let Some(speech) = &request.speech {
             self.check_voice(speech.voice.as_deref())?;
         }
-        let model = self.model.clone();
+        let (model, turns) = (self.model.clone(), self.turns.clone());
+        let started = Instant::now();
         Ok(Stream::spawn(move |sink| {
-            let stream = model.stream;
-            stream.executes(|| Job::new(&model, request, sink).run())
+            model.answer(&turns, &request, (sink, started))
         }))
+    }
+
+    /// The same engine with turns of its own.
+    pub(crate) fn with_turns(&self, turns: Turns) -> Self {
+        Self {
+            model: self.model.clone(),
+            turns: Arc::new(turns),
+        }
     }
 
     /// What every request reads.
@@ -293,19 +300,19 @@ impl Engine {
     /// Whether tokens come from a captured step: see [`burn_omni_ops::decode::Decoder`].
     #[must_use]
     pub fn is_captured(&self) -> bool {
-        self.model.captured.is_some()
+        self.model.stages.captured.is_some()
     }
 
     /// The model's config.
     #[must_use]
     pub fn config(&self) -> &Config {
-        &self.model.config
+        &self.model.stages.config
     }
 
     /// The voices, when the model can speak.
     #[must_use]
     pub fn voices(&self) -> Vec<String> {
-        voices(&self.model.config)
+        voices(self.config())
     }
 
     /// Checks that the model can speak in this voice, or in the checkpoint's own.
@@ -319,7 +326,7 @@ impl Engine {
     /// How tokens are chosen when a request does not say it: as the checkpoint says, else greedily.
     #[must_use]
     pub fn sampling(&self) -> Sampling {
-        self.model.sampling()
+        self.model.stages.sampling()
     }
 
     /// The memory that the model takes.
@@ -336,26 +343,50 @@ impl Engine {
 }
 
 impl Model {
-    /// The checkpoint's sampling, with the reference's values where it has none; greedy unless `do_sample` is set.
-    pub(crate) fn sampling(&self) -> Sampling {
-        let generation = &self.config.generation;
-        let drawn = generation.do_sample == Some(true);
-        Sampling {
-            temperature: if drawn {
-                generation.temperature.unwrap_or(1.0) as f32
-            } else {
-                0.0
-            },
-            top_k: generation.top_k.unwrap_or(50),
-            top_p: generation.top_p.unwrap_or(1.0) as f32,
-            repetition_penalty: generation.repetition_penalty.unwrap_or(1.0) as f32,
+    /// Answers a request that was asked at this time.
+    fn answer(
+        &self,
+        turns: &Turns,
+        request: &Request,
+        (sink, started): (&Sink, Instant),
+    ) -> Result<(), Stopped> {
+        let question = Question {
+            prompt: self.read(request)?,
+            text: Some(self.processor.tokenizer().stream(true)),
+        };
+        let job = Job {
+            stages: &self.stages,
+            turns,
+            request,
+            sink,
+            started,
+        };
+        job.run(question)
+    }
+
+    /// Reads the media and makes the prompt.
+    fn read(&self, request: &Request) -> Result<Prompt, Error> {
+        let sound = request.use_audio_in_video;
+        let conversation = request.conversation.clone();
+        let conversation = conversation.map_media(|kind, medium| match medium {
+            Media::Decoded(medium) => Ok(medium),
+            Media::File(path) => self.processor.read(kind, &path, sound),
+        });
+        let prompt = self.processor.prepare(&conversation?)?;
+        let (length, context) = (prompt.ids.len(), self.stages.context);
+        if length >= context {
+            return Err(Error::PromptTooLong {
+                prompt: length,
+                context,
+            });
         }
+        Ok(prompt)
     }
 
     /// The codec id of a voice, or of the checkpoint's own choice.
-    pub(crate) fn speaker(&self, voice: Option<&str>) -> Result<u32, Error> {
-        let id = speaker(&self.dir, &self.config, voice)?;
-        match self.speech {
+    fn speaker(&self, voice: Option<&str>) -> Result<u32, Error> {
+        let id = speaker(&self.dir, &self.stages.config, voice)?;
+        match self.stages.speech {
             Some(_) => Ok(id),
             None => Err(Error::CannotSpeak {
                 dir: self.dir.clone(),
@@ -363,34 +394,4 @@ impl Model {
             }),
         }
     }
-}
-
-/// The names of the voices.
-fn voices(config: &Config) -> Vec<String> {
-    let talker = config.talker.iter();
-    talker
-        .flat_map(|talker| talker.speaker_id.keys().cloned())
-        .collect()
-}
-
-/// The codec id of a voice of a checkpoint, or of its own choice.
-pub(crate) fn speaker(dir: &Path, config: &Config, voice: Option<&str>) -> Result<u32, Error> {
-    let (Some(talker), Some(_)) = (&config.talker, &config.code2wav) else {
-        let missing = match &config.talker {
-            None => "talker",
-            Some(_) => "code2wav",
-        };
-        return Err(Error::CannotSpeak {
-            dir: dir.into(),
-            missing,
-        });
-    };
-    let found = match voice {
-        Some(voice) => talker.speaker(voice),
-        None => talker.default_speaker().map(|(_, id)| id),
-    };
-    found.ok_or_else(|| Error::UnknownVoice {
-        voice: voice.unwrap_or_default().to_owned(),
-        voices: voices(config),
-    })
 }

@@ -26,11 +26,18 @@ mod error;
 mod event;
 mod loading;
 mod memory;
+mod numbers;
 mod pipeline;
 mod request;
 pub mod sampler;
+mod schedule;
+mod sound;
 mod speech;
+mod stages;
 mod stream;
+mod talk;
+mod think;
+mod turns;
 mod wav;
 
 pub use burn::tensor::Device;

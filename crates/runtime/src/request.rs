@@ -81,7 +81,7 @@ pub struct SpeechRequest {
     pub max_frames: Option<usize>,
     /// Frames of the first packet of samples.
     pub first_chunk: usize,
-    /// Frames of the packets after it.
+    /// Frames of the largest packets; those before them double, so that a player's reserve grows with them.
     pub chunk: usize,
 }
 
@@ -108,6 +108,8 @@ pub struct Request {
     pub(crate) seed: u64,
     pub(crate) speech: Option<SpeechRequest>,
     pub(crate) use_audio_in_video: bool,
+    /// Whether nothing but its limits ends the answer.
+    pub(crate) endless: bool,
 }
 
 impl Default for Request {
@@ -131,6 +133,7 @@ impl Request {
             seed: 0,
             speech: None,
             use_audio_in_video: false,
+            endless: false,
         }
     }
 

@@ -27,17 +27,30 @@ pub(crate) struct Sink {
     cancel: Arc<AtomicBool>,
 }
 
-/// The reader is gone.
+/// The reader is gone, or another loop ended.
 #[derive(Debug)]
 pub(crate) struct Cancelled;
 
 impl Sink {
+    /// A sink and what comes out of it, without a worker.
+    #[cfg(test)]
+    pub(crate) fn unread() -> (Self, Receiver<Result<Event, Error>>) {
+        let (events, receiver) = sync_channel(WAITING);
+        let cancel = Arc::default();
+        (Self { events, cancel }, receiver)
+    }
+
     /// Gives an event out; waits while the reader is behind.
     pub(crate) fn send(&self, event: Event) -> Result<(), Cancelled> {
         self.events.send(Ok(event)).map_err(|_| Cancelled)
     }
 
-    /// Whether the reader still wants the answer; asked before every step.
+    /// Ends the work before its next step, for another reason than that the reader is gone.
+    pub(crate) fn stop(&self) {
+        self.cancel.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether the answer is still wanted; asked before every step.
     pub(crate) fn check(&self) -> Result<(), Cancelled> {
         if self.cancel.load(Ordering::Relaxed) {
             Err(Cancelled)
@@ -111,7 +124,7 @@ impl Stream {
 }
 
 /// What a panic said.
-fn describe(panic: &(dyn std::any::Any + Send)) -> String {
+pub(crate) fn describe(panic: &(dyn std::any::Any + Send)) -> String {
     let text = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
     text.or_else(|| panic.downcast_ref::<String>().cloned())
         .unwrap_or_else(|| "unknown cause".into())
