@@ -285,6 +285,7 @@ impl Engine {
     }
 
     /// The same engine with turns of its own.
+    #[cfg(test)]
     pub(crate) fn with_turns(&self, turns: Turns) -> Self {
         Self {
             model: self.model.clone(),

@@ -27,6 +27,15 @@ struct Outcome {
     total: f64,
 }
 
+/// The one answer.
+fn candidate(stage: Stage, since: Duration) -> Candidate {
+    Candidate {
+        answer: 1,
+        stage,
+        since,
+    }
+}
+
 impl Simulation {
     fn run(&self) -> Outcome {
         let mut schedule = Schedule::default();
@@ -44,19 +53,9 @@ impl Simulation {
                 (Stage::Talker, made < self.frames && heard),
                 (Stage::Code2Wav, ready),
             ];
-            let candidates = wants.iter().filter(|(_, wants)| *wants).map(|(stage, _)| {
-                let since = Duration::ZERO;
-                let (answer, stage) = (1, *stage);
-                (
-                    stage,
-                    Candidate {
-                        answer,
-                        stage,
-                        since,
-                    },
-                )
-            });
             let at = Duration::from_secs_f64(now);
+            let wanting = wants.iter().filter(|(_, wants)| *wants);
+            let candidates = wanting.map(|(stage, _)| (*stage, candidate(*stage, at)));
             let stage = schedule.choose(candidates, at).expect("somebody wants it");
             let frames = match stage {
                 Stage::Thinker => 0,
@@ -65,13 +64,13 @@ impl Simulation {
             };
             let took = self.costs[stage as usize] * frames.max(1) as f64;
             now += took;
-            let who = Candidate {
-                answer: 1,
-                stage,
-                since: at,
-            };
             let thinking = said < self.tokens;
-            schedule.did(who, Duration::from_secs_f64(took), frames, thinking);
+            schedule.did(
+                candidate(stage, at),
+                Duration::from_secs_f64(took),
+                frames,
+                thinking,
+            );
             match stage {
                 Stage::Thinker => {
                     said += 1;

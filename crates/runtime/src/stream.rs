@@ -33,8 +33,7 @@ pub(crate) struct Cancelled;
 
 impl Sink {
     /// A sink and what comes out of it, without a worker.
-    #[cfg(test)]
-    pub(crate) fn unread() -> (Self, Receiver<Result<Event, Error>>) {
+    pub(crate) fn channel() -> (Self, Receiver<Result<Event, Error>>) {
         let (events, receiver) = sync_channel(WAITING);
         let cancel = Arc::default();
         (Self { events, cancel }, receiver)
@@ -82,12 +81,8 @@ impl<E: Into<Error>> From<E> for Stopped {
 impl Stream {
     /// Runs `work` on a thread of its own.
     pub(crate) fn spawn(work: impl FnOnce(&Sink) -> Result<(), Stopped> + Send + 'static) -> Self {
-        let (sender, events) = sync_channel(WAITING);
-        let cancel = Arc::new(AtomicBool::new(false));
-        let sink = Sink {
-            events: sender,
-            cancel: cancel.clone(),
-        };
+        let (sink, events) = Sink::channel();
+        let cancel = sink.cancel.clone();
         let worker = std::thread::spawn(move || {
             let outcome = catch_unwind(AssertUnwindSafe(|| work(&sink)));
             let error = match outcome {

@@ -11,7 +11,7 @@ const STAGES: [Stage; 3] = [Stage::Thinker, Stage::Talker, Stage::Code2Wav];
 #[test]
 fn one_at_a_time_and_none_is_left_waiting() {
     let turns = Turns::new(true);
-    let (sink, _events) = Sink::unread();
+    let (sink, _events) = Sink::channel();
     let inside = AtomicUsize::new(0);
     thread::scope(|scope| {
         for _ in 0..4 {
@@ -53,7 +53,7 @@ fn one_at_a_time_and_none_is_left_waiting() {
 #[test]
 fn a_loop_that_panics_gives_its_turn_back() {
     let turns = Turns::new(true);
-    let (sink, _events) = Sink::unread();
+    let (sink, _events) = Sink::channel();
     let answering = turns.answer(None);
     let panicked = thread::scope(|scope| {
         let seat = answering.seat(Stage::Talker, &sink);
@@ -68,7 +68,7 @@ fn a_loop_that_panics_gives_its_turn_back() {
 #[test]
 fn who_comes_first_is_waited_for_but_not_for_long() {
     let turns = Turns::new(true);
-    let (sink, _events) = Sink::unread();
+    let (sink, _events) = Sink::channel();
     let answering = turns.answer(Some(1));
     // Between two frames, for ever: on the way to the first packet it comes before the thinker.
     let talker = answering.seat(Stage::Talker, &sink);
@@ -83,7 +83,7 @@ fn who_comes_first_is_waited_for_but_not_for_long() {
 #[test]
 fn a_stopped_answer_gets_no_turn() {
     for turns in [Turns::new(true), Turns::new(false)] {
-        let (sink, _events) = Sink::unread();
+        let (sink, _events) = Sink::channel();
         let answering = turns.answer(None);
         let seat = answering.seat(Stage::Thinker, &sink);
         sink.stop();
@@ -94,7 +94,7 @@ fn a_stopped_answer_gets_no_turn() {
 #[test]
 fn what_was_done_is_recorded() {
     let turns = Turns::new(true).recorded();
-    let (sink, _events) = Sink::unread();
+    let (sink, _events) = Sink::channel();
     let answering = turns.answer(Some(1));
     for stage in STAGES {
         let seat = answering.seat(stage, &sink);

@@ -125,6 +125,26 @@ impl Bench {
         numbers(vocabulary).take(count).collect()
     }
 
+    /// Some tokens that are words: those that lay a prompt out are none.
+    pub(super) fn words(&self) -> Vec<u32> {
+        let stages = self.stages();
+        let config = &stages.config.thinker;
+        let lays_out = [
+            config.audio_token_id,
+            config.image_token_id,
+            config.video_token_id,
+            config.audio_start_token_id,
+            config.audio_end_token_id,
+            config.vision_start_token_id,
+            config.vision_end_token_id,
+            stages.ids.im_start,
+            stages.ids.im_end,
+        ];
+        let ids = self.text_ids(config.text_config.vocab_size.min(512));
+        let words = ids.into_iter().filter(|id| !lays_out.contains(id));
+        words.collect()
+    }
+
     /// Frames of some codes.
     pub(super) fn frames(&self, count: usize) -> Vec<Vec<u32>> {
         let config = self.stages().config.code2wav.as_ref();
