@@ -1,27 +1,30 @@
 //! A loaded model.
 
+use std::convert::Infallible;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Instant;
 
 use burn::tensor::{Device, StreamId};
 use burn_omni_model::config::Config;
-use burn_omni_model::processor::{Processor, Prompt};
+use burn_omni_model::processor::{Message, Processor, Prompt};
 use burn_omni_ops::PackedFormat;
 use burn_omni_ops::decode::Decoder;
 use burn_omni_quant::Warnings;
 use burn_omni_quant::formats::AtLoad;
 
 use crate::decoding::Captured;
+use crate::kept::Kept;
 pub(crate) use crate::loading::Loader;
 use crate::loading::Opened;
 use crate::pipeline::{Job, Question};
+use crate::progress::Progress;
 use crate::request::Media;
 use crate::speech::SpeechModel;
 use crate::stages::{Stages, speaker, voices};
 use crate::stream::{Sink, Stopped};
 use crate::turns::Turns;
-use crate::{Error, MemoryPlan, Request, Sampling, Stream};
+use crate::{Answer, Conversation, Error, Event, MemoryPlan, Overflow, Request, Sampling, Stream};
 
 /// What to load, and where to.
 pub struct EngineConfig {
@@ -176,6 +179,14 @@ pub struct Engine {
     turns: Arc<Turns>,
 }
 
+/// What an answer is made for.
+pub(crate) struct Asking<'a> {
+    pub(crate) sink: &'a Sink,
+    /// When it was asked.
+    pub(crate) started: Instant,
+    pub(crate) progress: &'a Progress,
+}
+
 /// What every request reads.
 #[derive(Debug)]
 pub(crate) struct Model {
@@ -273,15 +284,74 @@ impl Engine {
     /// # Errors
     /// When the request asks for something that this model cannot do; what only its media show comes from the stream.
     pub fn generate(&self, request: Request) -> Result<Stream, Error> {
-        request.check()?;
-        if let Some(speech) = &request.speech {
-            self.check_voice(speech.voice.as_deref())?;
-        }
-        let (model, turns) = (self.model.clone(), self.turns.clone());
+        self.accepts(&request)?;
+        let engine = self.clone();
         let started = Instant::now();
         Ok(Stream::spawn(move |sink| {
-            model.answer(&turns, &request, (sink, started))
+            let (question, _) = engine.read(&request)?;
+            let asking = Asking {
+                sink,
+                started,
+                progress: &Progress::default(),
+            };
+            let answer = engine.answer(&request, asking, question, &mut Kept::default())?;
+            Ok(sink.send(Event::Done(Box::new(answer)))?)
         }))
+    }
+
+    /// A conversation whose turns know of one another.
+    #[must_use]
+    pub fn conversation(&self) -> Conversation {
+        Conversation::new(self.clone())
+    }
+
+    /// Checks a request as far as that can be done before its media are read.
+    pub(crate) fn accepts(&self, request: &Request) -> Result<(), Error> {
+        request.check()?;
+        match &request.speech {
+            Some(speech) => self.check_voice(speech.voice.as_deref()),
+            None => Ok(()),
+        }
+    }
+
+    /// Reads the media and makes the prompt; gives the messages with their media too.
+    pub(crate) fn read(&self, request: &Request) -> Result<(Question, Vec<Message<Media>>), Error> {
+        let (prompt, messages) = self.model.read(request)?;
+        let question = Question {
+            prompt: Arc::new(prompt),
+            text: Some(self.model.processor.tokenizer().stream(true)),
+        };
+        Ok((question, messages))
+    }
+
+    /// Answers.
+    pub(crate) fn answer(
+        &self,
+        request: &Request,
+        asking: Asking<'_>,
+        question: Question,
+        kept: &mut Kept,
+    ) -> Result<Answer, Stopped> {
+        let Asking {
+            sink,
+            started,
+            progress,
+        } = asking;
+        let job = Job {
+            stages: &self.model.stages,
+            turns: &self.turns,
+            request,
+            sink,
+            progress,
+            started,
+        };
+        job.run(question, kept)
+    }
+
+    /// The text of tokens, as far as its characters are whole.
+    pub(crate) fn text(&self, ids: &[u32]) -> String {
+        let mut text = self.model.processor.tokenizer().stream(true);
+        ids.iter().filter_map(|id| text.push(*id)).collect()
     }
 
     /// The same engine with turns of its own.
@@ -344,44 +414,39 @@ impl Engine {
 }
 
 impl Model {
-    /// Answers a request that was asked at this time.
-    fn answer(
-        &self,
-        turns: &Turns,
-        request: &Request,
-        (sink, started): (&Sink, Instant),
-    ) -> Result<(), Stopped> {
-        let question = Question {
-            prompt: self.read(request)?,
-            text: Some(self.processor.tokenizer().stream(true)),
-        };
-        let job = Job {
-            stages: &self.stages,
-            turns,
-            request,
-            sink,
-            started,
-        };
-        job.run(question)
-    }
-
-    /// Reads the media and makes the prompt.
-    fn read(&self, request: &Request) -> Result<Prompt, Error> {
+    /// Reads the media and makes the prompt, of as many messages as there is room for.
+    fn read(&self, request: &Request) -> Result<(Prompt, Vec<Message<Media>>), Error> {
         let sound = request.use_audio_in_video;
         let conversation = request.conversation.clone();
-        let conversation = conversation.map_media(|kind, medium| match medium {
+        let read = conversation.map_media(|kind, medium| match medium {
             Media::Decoded(medium) => Ok(medium),
             Media::File(path) => self.processor.read(kind, &path, sound),
         });
-        let prompt = self.processor.prepare(&conversation?)?;
-        let (length, context) = (prompt.ids.len(), self.stages.context);
-        if length >= context {
-            return Err(Error::PromptTooLong {
-                prompt: length,
-                context,
-            });
-        }
-        Ok(prompt)
+        let mut conversation = read?;
+        let context = self.stages.context;
+        let room = match request.on_overflow {
+            Overflow::Error => 1,
+            Overflow::DropOldest => self.stages.max_tokens(request).min(context / 4).max(1),
+        };
+        let prompt = loop {
+            let prompt = self.processor.prepare(&conversation)?;
+            let length = prompt.ids.len();
+            if length + room <= context {
+                break prompt;
+            }
+            let drops = request.on_overflow == Overflow::DropOldest;
+            if drops && conversation.drop_oldest() {
+                continue;
+            }
+            if length < context {
+                break prompt;
+            }
+            let prompt = length;
+            return Err(Error::PromptTooLong { prompt, context });
+        };
+        let decoded = |_, medium| Ok::<_, Infallible>(Media::Decoded(medium));
+        let Ok(conversation) = conversation.map_media(decoded);
+        Ok((prompt, conversation.messages))
     }
 
     /// The codec id of a voice, or of the checkpoint's own choice.

@@ -51,6 +51,11 @@ pub enum Error {
         /// Longest sequence.
         context: usize,
     },
+    /// A conversation's next turn was sent too early.
+    #[error(
+        "the last answer is still being made: read it to its end or drop it before the next turn"
+    )]
+    Busy,
     /// Prompt and answer of a bench do not fit.
     #[error("{rows} tokens of prompt and answer do not fit, the context holds {context}")]
     BenchTooLong {

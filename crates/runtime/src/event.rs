@@ -72,6 +72,8 @@ impl Speech {
 pub struct Usage {
     /// Tokens of the prompt, with one for every encoder row.
     pub prompt_tokens: usize,
+    /// Those of them that were kept from the turn before.
+    pub cached_tokens: usize,
     /// Tokens of the answer.
     pub completion_tokens: usize,
     /// Frames of speech.

@@ -20,14 +20,18 @@
 //! ```
 
 pub mod bench;
+mod conversation;
 mod decoding;
 mod engine;
 mod error;
 mod event;
+mod exclusive;
+mod kept;
 mod loading;
 mod memory;
 mod numbers;
 mod pipeline;
+mod progress;
 mod request;
 pub mod sampler;
 mod schedule;
@@ -43,12 +47,13 @@ mod wav;
 pub use burn::tensor::Device;
 pub use burn_omni_model::config::Config;
 pub use burn_omni_model::processor::media::Pcm;
-pub use burn_omni_model::processor::{Conversation, MediaInput, Message, Role};
+pub use burn_omni_model::processor::{Conversation as Messages, MediaInput, Message, Role};
+pub use conversation::Conversation;
 pub use engine::{Engine, EngineConfig, LoadProgress, Quantize};
 pub use error::Error;
 pub use event::{Answer, Event, FinishReason, Speech, Timings, Usage};
 pub use memory::{ComponentMemory, MemoryPlan};
-pub use request::{Content, Request, SpeechRequest};
+pub use request::{Content, Overflow, Request, SpeechRequest};
 pub use sampler::Sampling;
 pub use stream::Stream;
 pub use wav::{WavWriter, to_i16};

@@ -5,6 +5,7 @@
 //! it says so to all before their next unit of work, and its channels close, so that nobody waits for it.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
 use std::sync::mpsc::sync_channel;
 use std::thread;
 use std::time::Instant;
@@ -12,6 +13,8 @@ use std::time::Instant;
 use burn::tensor::Tensor;
 use burn_omni_model::processor::{Prompt, TextStream};
 
+use crate::kept::Kept;
+use crate::progress::Progress;
 use crate::schedule::Stage;
 use crate::sound::Sound;
 use crate::stages::Stages;
@@ -19,7 +22,7 @@ use crate::stream::{Sink, Stopped, describe};
 use crate::talk::{Talking, Voice};
 use crate::think::Thinking;
 use crate::turns::{Answering, Turns};
-use crate::{Answer, Error, Event, Request, SpeechRequest};
+use crate::{Answer, Error, Request, SpeechRequest};
 
 /// Tokens that the thinker may be ahead of the talker: as many as the reference ever speaks.
 const TOKENS_AHEAD: usize = 4096;
@@ -32,13 +35,14 @@ pub(crate) struct Job<'a> {
     pub(crate) turns: &'a Turns,
     pub(crate) request: &'a Request,
     pub(crate) sink: &'a Sink,
+    pub(crate) progress: &'a Progress,
     /// When it was asked.
     pub(crate) started: Instant,
 }
 
 /// What is answered.
 pub(crate) struct Question {
-    pub(crate) prompt: Prompt,
+    pub(crate) prompt: Arc<Prompt>,
     /// Tokens to text, where somebody reads it.
     pub(crate) text: Option<TextStream>,
 }
@@ -55,7 +59,7 @@ pub(crate) enum Said {
 
 /// The thinker's prompt.
 pub(crate) struct Heard {
-    pub(crate) prompt: Prompt,
+    pub(crate) prompt: Arc<Prompt>,
     /// Input embeddings, `[prompt, hidden]`.
     pub(crate) embeds: Tensor<2>,
     /// Accepted hidden rows, `[prompt, hidden]`.
@@ -71,20 +75,19 @@ pub(crate) enum Spoken {
 }
 
 impl Job<'_> {
-    /// Answers.
-    pub(crate) fn run(&self, question: Question) -> Result<(), Stopped> {
+    /// Answers, and leaves in `kept` what the next answer of a conversation goes on behind.
+    pub(crate) fn run(&self, question: Question, kept: &mut Kept) -> Result<Answer, Stopped> {
         let speech = self.request.speech.as_ref();
         let answering = self.turns.answer(speech.map(|speech| speech.first_chunk));
         let mut answer = match speech {
             None => self.guard(Stage::Thinker, || {
                 let seat = answering.seat(Stage::Thinker, self.sink);
-                Thinking::new(self, &seat, None).think(question)
+                Thinking::new(self, &seat, None, &mut kept.thinker).think(question)
             })?,
-            Some(speech) => self.speak(question, speech, &answering)?,
+            Some(speech) => self.speak(question, speech, (&answering, kept))?,
         };
-        drop(answering);
         answer.timings.total = self.started.elapsed();
-        Ok(self.sink.send(Event::Done(Box::new(answer)))?)
+        Ok(answer)
     }
 
     /// Answers in text and in speech.
@@ -92,32 +95,33 @@ impl Job<'_> {
         &self,
         question: Question,
         speech: &SpeechRequest,
-        answering: &Answering<'_>,
+        (answering, kept): (&Answering<'_>, &mut Kept),
     ) -> Result<Answer, Stopped> {
+        let Kept { thinker, talker } = kept;
         let voice = Voice::new(self.stages, speech)?;
         let (says, said) = sync_channel(TOKENS_AHEAD);
         let (speaks, spoken) = sync_channel(FRAMES_AHEAD);
         let (thought, talked, sounded) = thread::scope(|scope| {
-            let talker = move || {
+            let talks = move || {
                 self.guard(Stage::Talker, || {
                     let seat = answering.seat(Stage::Talker, self.sink);
-                    Talking::new(self, &seat, voice, speaks).talk(&said)
+                    Talking::new(self, &seat, voice, speaks).talk(&said, talker)
                 })
             };
-            let code2wav = move || {
+            let sounds = move || {
                 self.guard(Stage::Code2Wav, || {
                     let seat = answering.seat(Stage::Code2Wav, self.sink);
                     Sound::new(self, &seat, speech).sound(&spoken)
                 })
             };
-            let talker = start(scope, "talker", talker);
-            let code2wav = start(scope, "code2wav", code2wav);
+            let talker = start(scope, "talker", talks);
+            let code2wav = start(scope, "code2wav", sounds);
             if talker.is_err() || code2wav.is_err() {
                 self.sink.stop();
             }
             let thought = self.guard(Stage::Thinker, || {
                 let seat = answering.seat(Stage::Thinker, self.sink);
-                Thinking::new(self, &seat, Some(says)).think(question)
+                Thinking::new(self, &seat, Some(says), thinker).think(question)
             });
             let joined = "panics of a loop are caught in it";
             (

@@ -91,9 +91,12 @@ impl<'a> Sound<'a> {
         finite(stage, &samples)?;
         let started = self.job.started;
         self.sounded.first.get_or_insert_with(|| started.elapsed());
-        self.sounded.samples += samples.len();
+        let count = samples.len();
+        self.sounded.samples += count;
         let sink = self.job.sink;
         self.seat.away(|| sink.send(Event::Audio(samples)))?;
+        let frame = self.code2wav.samples_per_frame();
+        self.job.progress.spoke([frames.len(), count], frame);
         self.seat.gave(frames.len(), self.size);
         Ok(())
     }

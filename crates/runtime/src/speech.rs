@@ -1,7 +1,5 @@
 //! The weights of speech, with the captured passes of a frame.
 
-use std::sync::{Mutex, MutexGuard, TryLockError};
-
 use burn_omni_model::code_predictor::PredictorState;
 use burn_omni_model::code2wav::Code2Wav;
 use burn_omni_model::config::{Config, SpecialIds, SpeechIds, TalkerConfig};
@@ -10,6 +8,8 @@ use burn_omni_quant::checkpoint::Component;
 
 use crate::Error;
 use crate::engine::Loader;
+use crate::exclusive::{Exclusive, Taken};
+use crate::kept::KeptTalker;
 
 /// Rows of the talker that captured passes hold: a prompt, and eleven minutes of speech.
 const CAPTURED_ROWS: usize = 8192;
@@ -28,36 +28,18 @@ pub(crate) struct SpeechModel {
 /// What talker and code predictor remember of an answer, with captured passes.
 #[derive(Debug)]
 struct CapturedStates {
-    talker: Mutex<TalkerState>,
-    predictor: Mutex<PredictorState>,
+    talker: Exclusive<TalkerState>,
+    predictor: Exclusive<PredictorState>,
 }
 
 /// A state of one answer.
 pub(crate) enum Held<'a, T> {
     /// The one whose pass is captured.
-    Captured(MutexGuard<'a, T>),
+    Captured(Taken<'a, T>),
     Own(Box<T>),
 }
 
-impl<'a, T> Held<'a, T> {
-    /// The captured one, unless another answer has it or it does not serve; else an own one.
-    fn new(
-        captured: Option<&'a Mutex<T>>,
-        serves: impl FnOnce(&T) -> bool,
-        own: impl FnOnce() -> T,
-    ) -> Self {
-        let captured = captured.and_then(|state| match state.try_lock() {
-            Ok(state) => Some(state),
-            // The next answer starts anew.
-            Err(TryLockError::Poisoned(state)) => Some(state.into_inner()),
-            Err(TryLockError::WouldBlock) => None,
-        });
-        match captured.filter(|state| serves(state)) {
-            Some(state) => Self::Captured(state),
-            None => Self::Own(Box::new(own())),
-        }
-    }
-
+impl<T> Held<'_, T> {
     /// Whether its pass is captured.
     pub(crate) fn is_captured(&self) -> bool {
         matches!(self, Self::Captured(_))
@@ -118,8 +100,8 @@ impl SpeechModel {
             .captured_state(CAPTURED_ROWS)
             .and_then(|talker| {
                 Some(CapturedStates {
-                    talker: Mutex::new(talker),
-                    predictor: Mutex::new(self.talker.captured_predictor_state()?),
+                    talker: Exclusive::new(talker),
+                    predictor: Exclusive::new(self.talker.captured_predictor_state()?),
                 })
             });
     }
@@ -129,21 +111,47 @@ impl SpeechModel {
         self.captured.is_some()
     }
 
-    /// An empty state of the talker with room for so many rows.
+    /// A state of the talker with room for so many rows, which has seen none.
     pub(crate) fn talker_state(&self, rows: usize) -> Held<'_, TalkerState> {
-        let captured = self.captured.as_ref().map(|captured| &captured.talker);
-        let mut held = Held::new(
-            captured,
-            |state| state.capacity() >= rows,
-            || self.talker.state(rows),
-        );
+        let mut held = self.resume(rows, &mut KeptTalker::default());
         held.state().clear();
         held
     }
 
+    /// A state of the talker with room for so many rows: the one that was kept, if that can be, with what it has seen.
+    pub(crate) fn resume(&self, rows: usize, kept: &mut KeptTalker) -> Held<'_, TalkerState> {
+        let ticket = kept.ticket.take();
+        let captured = self.captured.as_ref();
+        let captured = captured.and_then(|captured| captured.talker.take(ticket));
+        if let Some(mut state) = captured.filter(|state| state.capacity() >= rows) {
+            kept.state = None;
+            if !state.is_untouched() {
+                state.clear();
+            }
+            return Held::Captured(state);
+        }
+        let state = kept.state.take();
+        let mut state = state.unwrap_or_else(|| self.talker.state(rows));
+        state.reserve(rows);
+        Held::Own(Box::new(state))
+    }
+
     /// A state of the code predictor.
     pub(crate) fn predictor_state(&self) -> Held<'_, PredictorState> {
-        let captured = self.captured.as_ref().map(|captured| &captured.predictor);
-        Held::new(captured, |_| true, || self.talker.predictor_state())
+        let captured = self.captured.as_ref();
+        match captured.and_then(|captured| captured.predictor.take(None)) {
+            Some(state) => Held::Captured(state),
+            None => Held::Own(Box::new(self.talker.predictor_state())),
+        }
+    }
+}
+
+impl Held<'_, TalkerState> {
+    /// Leaves the rows to who goes on behind them.
+    pub(crate) fn leave(self, kept: &mut KeptTalker) {
+        (kept.state, kept.ticket) = match self {
+            Self::Captured(state) => (None, Some(state.ticket())),
+            Self::Own(state) => (Some(*state), None),
+        };
     }
 }

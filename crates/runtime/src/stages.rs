@@ -8,7 +8,10 @@ use burn_omni_model::thinker::Thinker;
 
 use crate::decoding::Captured;
 use crate::speech::SpeechModel;
-use crate::{Error, Sampling};
+use crate::{Error, Request, Sampling};
+
+/// Longest answer when neither the request nor the checkpoint says it (the reference's `thinker_max_new_tokens`).
+const MAX_NEW_TOKENS: usize = 1024;
 
 /// The loaded components.
 #[derive(Debug)]
@@ -43,6 +46,13 @@ impl Stages {
     pub(crate) fn ends(&self, id: u32) -> bool {
         let also = &self.config.generation.eos_token_id;
         id == self.ids.im_end || also.as_ref().is_some_and(|ids| ids.contains(&id))
+    }
+
+    /// Longest answer of a request in tokens, whatever the context has room for.
+    pub(crate) fn max_tokens(&self, request: &Request) -> usize {
+        let configured = self.config.generation.max_new_tokens;
+        let wanted = request.max_tokens.or(configured);
+        wanted.unwrap_or(MAX_NEW_TOKENS)
     }
 
     /// The checkpoint's sampling, with the reference's values where it has none; greedy unless `do_sample` is set.

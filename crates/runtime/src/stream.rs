@@ -1,9 +1,9 @@
 //! An answer in the making.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::task::Poll;
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -19,6 +19,13 @@ pub struct Stream {
     events: Option<Receiver<Result<Event, Error>>>,
     cancel: Arc<AtomicBool>,
     worker: Option<JoinHandle<()>>,
+    read: Option<Arc<Mutex<Read>>>,
+}
+
+/// What a reader took.
+#[derive(Debug, Default)]
+pub(crate) struct Read {
+    pub(crate) text: String,
 }
 
 /// The worker's end of a stream.
@@ -100,6 +107,20 @@ impl Stream {
             events: Some(events),
             cancel,
             worker: Some(worker),
+            read: None,
+        }
+    }
+
+    /// The same with a record of what the reader takes.
+    pub(crate) fn read_by(mut self, read: Arc<Mutex<Read>>) -> Self {
+        self.read = Some(read);
+        self
+    }
+
+    fn note(&self, event: &Result<Event, Error>) {
+        if let (Some(read), Ok(Event::Text(text))) = (&self.read, event) {
+            let mut read = read.lock().unwrap_or_else(PoisonError::into_inner);
+            read.text.push_str(text);
         }
     }
 }
@@ -111,7 +132,10 @@ impl Stream {
             return Poll::Ready(None);
         };
         match events.recv_timeout(limit) {
-            Ok(event) => Poll::Ready(Some(event)),
+            Ok(event) => {
+                self.note(&event);
+                Poll::Ready(Some(event))
+            }
             Err(RecvTimeoutError::Timeout) => Poll::Pending,
             Err(RecvTimeoutError::Disconnected) => Poll::Ready(None),
         }
@@ -129,7 +153,9 @@ impl Iterator for Stream {
     type Item = Result<Event, Error>;
 
     fn next(&mut self) -> Option<Self::Item> {
-        self.events.as_ref()?.recv().ok()
+        let event = self.events.as_ref()?.recv().ok()?;
+        self.note(&event);
+        Some(event)
     }
 }
 

@@ -3,14 +3,15 @@
 use std::sync::mpsc::{Receiver, SyncSender};
 use std::time::Duration;
 
-use burn::tensor::Tensor;
+use burn::tensor::{Tensor, s};
 use burn_omni_model::code_predictor::PredictorState;
 use burn_omni_model::config::{SpeechIds, TalkerConfig};
 use burn_omni_model::processor::{Medium, Positions, positions, special_tokens};
 use burn_omni_model::talker::{
-    ReplyStart, SpeechMarks, TalkerPrompt, TalkerState, TalkerStep, ThinkerRows, Turns,
+    ReplyStart, SpeechMarks, TalkerPlace, TalkerPrompt, TalkerState, TalkerStep, ThinkerRows, Turns,
 };
 
+use crate::kept::KeptTalker;
 use crate::numbers::{finite, values};
 use crate::pipeline::{Heard, Job, Said, Spoken};
 use crate::sampler::{Random, Sampler};
@@ -104,22 +105,40 @@ impl<'a> Talking<'a> {
         }
     }
 
-    /// Speaks the tokens as they are said. A frame takes the token of its number; where that is not yet known the loop
-    /// waits, and only behind the last comes the end mark, then padding (docs/spec/talker-code2wav.md B.5, F.1).
-    pub(crate) fn talk(mut self, said: &Receiver<Said>) -> Result<Talked, Stopped> {
+    /// Speaks the tokens as they are said.
+    pub(crate) fn talk(
+        mut self,
+        said: &Receiver<Said>,
+        kept: &mut KeptTalker,
+    ) -> Result<Talked, Stopped> {
         let mut speech = Speech::default();
-        let (heard, first) = match self.begin(said)? {
-            (Some(heard), Said::Token(first)) => (heard, first),
-            // Nothing is said.
-            _ => return self.end(speech),
-        };
+        if let (Some(heard), Said::Token(first)) = self.begin(said)? {
+            let max_frames = self.max_frames();
+            let marks = self.seat.turn(|| self.marks())?;
+            let begin = || self.prefill((&heard, first), &marks, max_frames, kept);
+            let (mut held, step) = self.seat.turn(begin)??;
+            drop(heard);
+            let state = held.state();
+            let outcome = self.frames((state, step), said, &marks, &mut speech);
+            held.leave(kept);
+            outcome?;
+        }
+        self.job.progress.spoken(speech.codes.len());
+        self.give(Spoken::End)?;
+        let busy = self.seat.busy();
+        Ok(Talked { speech, busy })
+    }
+
+    /// Makes frames until the speech ends. A frame takes the token of its number; where that is not yet known the loop
+    /// waits, and only behind the last comes the end mark, then padding (docs/spec/talker-code2wav.md B.5, F.1).
+    fn frames(
+        &mut self,
+        (state, mut step): (&mut TalkerState, TalkerStep),
+        said: &Receiver<Said>,
+        marks: &SpeechMarks,
+        speech: &mut Speech,
+    ) -> Result<(), Stopped> {
         let max_frames = self.max_frames();
-        let marks = self.seat.turn(|| self.marks())?;
-        let mut held = self.seat.turn(|| {
-            let (held, step) = self.prefill(&heard, first, &marks, max_frames)?;
-            Ok::<_, Stopped>((held, step))
-        })??;
-        drop(heard);
         let mut predictor = self.voice.speech.predictor_state();
         let mut text = Text::Said;
         let mut row = None;
@@ -128,9 +147,9 @@ impl<'a> Talking<'a> {
             let seat = self.seat;
             let frame = seat.turn_of(1, || {
                 if let Some(row) = row.take() {
-                    held.1 = self.step(held.0.state(), row, &marks);
+                    step = self.step(state, row, marks);
                 }
-                self.frame(&held.1, predictor.state())
+                self.frame(&step, predictor.state())
             })??;
             let Some((codes, feedback)) = frame else {
                 speech.finish_reason = FinishReason::Stop;
@@ -143,7 +162,7 @@ impl<'a> Talking<'a> {
                 row = Some((feedback, text));
             }
         }
-        self.end(speech)
+        Ok(())
     }
 
     /// Waits for the prompt and what is said first.
@@ -182,12 +201,6 @@ impl<'a> Talking<'a> {
         Ok(sent.map_err(|_| Cancelled)?)
     }
 
-    fn end(self, speech: Speech) -> Result<Talked, Stopped> {
-        self.give(Spoken::End)?;
-        let busy = self.seat.busy();
-        Ok(Talked { speech, busy })
-    }
-
     /// The rows of the marks of speech.
     fn marks(&self) -> SpeechMarks {
         let SpeechIds {
@@ -201,13 +214,13 @@ impl<'a> Talking<'a> {
         self.voice.speech.talker.marks(marks)
     }
 
-    /// Passes the talker's prompt.
+    /// Passes the talker's prompt, but for the rows that were kept.
     fn prefill(
         &self,
-        heard: &Heard,
-        first: u32,
+        (heard, first): (&Heard, u32),
         marks: &SpeechMarks,
         max_frames: usize,
+        kept: &mut KeptTalker,
     ) -> Result<(Held<'a, TalkerState>, TalkerStep), Error> {
         let SpeechModel {
             talker, turn_ids, ..
@@ -229,10 +242,19 @@ impl<'a> Talking<'a> {
             },
         });
         let positions = self.positions(heard, &turns)?;
+        let common = kept.common(&heard.prompt, &turns, &positions);
         let rows_at_most = turns.talker_rows() + max_frames;
-        let mut held = self.voice.speech.talker_state(rows_at_most);
+        let mut held = self.voice.speech.resume(rows_at_most, kept);
         let state = held.state();
-        let step = talker.prefill(state, rows, [&positions.t, &positions.h, &positions.w]);
+        // Without the state there is nothing to go on behind.
+        let common = common.min(state.rows());
+        let axes = [&positions.t, &positions.h, &positions.w];
+        let passed = axes.iter().flat_map(|axis| &axis[..common]);
+        let last = passed.copied().fold(-1.0, f32::max);
+        state.rewind(TalkerPlace::new(common, last + 1.0));
+        let rows = rows.slice(s![common.., ..]);
+        let step = talker.prefill(state, rows, axes.map(|axis| &axis[common..]));
+        kept.begin(heard.prompt.clone(), &turns, positions);
         Ok((held, step))
     }
 

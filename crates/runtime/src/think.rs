@@ -1,11 +1,13 @@
 //! The thinker's loop: the prompt, then a token at a time.
 
+use std::sync::Arc;
 use std::sync::mpsc::SyncSender;
 
-use burn::tensor::Tensor;
+use burn::tensor::{Tensor, s};
 use burn_omni_model::processor::{Prompt, TextStream};
 
 use crate::decoding::{Decoding, Next, Place};
+use crate::kept::{KeptThinker, rest};
 use crate::numbers::{finite, values};
 use crate::pipeline::{Heard, Job, Question, Said};
 use crate::sampler::{Random, Sampler};
@@ -16,8 +18,6 @@ use crate::{Answer, Event, FinishReason};
 
 /// Prompt rows that pass the decoder at a time, so that memory is bounded and a long prompt can be cancelled.
 pub(crate) const PREFILL_ROWS: usize = 1024;
-/// Longest answer when neither the request nor the checkpoint says it (the reference's `thinker_max_new_tokens`).
-const MAX_NEW_TOKENS: usize = 1024;
 /// Number of the draws.
 pub(crate) const THINKER_DRAWS: u32 = 0;
 
@@ -27,6 +27,7 @@ pub(crate) struct Thinking<'a> {
     seat: &'a Seat<'a>,
     /// To the talker, while it listens.
     says: Option<SyncSender<Said>>,
+    kept: &'a mut KeptThinker,
     text: Option<TextStream>,
     answer: Answer,
 }
@@ -36,11 +37,13 @@ impl<'a> Thinking<'a> {
         job: &'a Job<'a>,
         seat: &'a Seat<'a>,
         says: Option<SyncSender<Said>>,
+        kept: &'a mut KeptThinker,
     ) -> Self {
         Self {
             job,
             seat,
             says,
+            kept,
             text: None,
             answer: Answer::default(),
         }
@@ -51,19 +54,103 @@ impl<'a> Thinking<'a> {
         let Question { prompt, text } = question;
         self.text = text;
         let length = prompt.ids.len();
+        let stages = self.job.stages;
+        let wanted = stages.max_tokens(self.job.request);
+        let limit = wanted.min(stages.context - length);
+        let rows = self.kept.common(&prompt);
+        let mut decoding = Decoding::resume(
+            &stages.thinker,
+            stages.captured.as_ref(),
+            length + limit,
+            self.kept,
+        );
+        // Without the state there is nothing to go on behind.
+        let rows = rows.min(decoding.state().len());
+        decoding.state().truncate(rows);
+        self.kept.begin(prompt.clone(), rows);
         self.answer.usage.prompt_tokens = length;
-        let limit = self.max_tokens(length);
-        let captured = self.job.stages.captured.as_ref();
-        let mut decoding = Decoding::new(&self.job.stages.thinker, captured, length + limit);
+        self.answer.usage.cached_tokens = rows;
+        let outcome = self
+            .prefill(&prompt, &mut decoding, rows)
+            .and_then(|logits| self.decode(logits, &prompt, &mut decoding, limit));
+        decoding.leave(self.kept);
+        outcome.map(|()| self.answer)
+    }
+
+    /// Passes the prompt behind its first `rows`, which passed before, and hands it to the talker; gives the scores behind
+    /// its last row.
+    fn prefill(
+        &mut self,
+        prompt: &Arc<Prompt>,
+        decoding: &mut Decoding<'_>,
+        rows: usize,
+    ) -> Result<Vec<f32>, Stopped> {
+        let thinker = &self.job.stages.thinker;
+        let fresh = self.seat.turn(|| match rows {
+            0 => thinker.embed(prompt),
+            rows => thinker.embed(&rest(prompt, rows)),
+        })?;
+        let prepared = self.job.started.elapsed();
+        self.answer.timings.prepare = prepared;
+        // The talker reads the hidden rows of media, now or in a later turn.
+        let wanted = self.says.is_some() || !prompt.spans.is_empty();
+        let mut logits = Vec::new();
+        let length = prompt.ids.len();
+        for start in (rows..length).step_by(PREFILL_ROWS) {
+            let range = start..(start + PREFILL_ROWS).min(length);
+            let positions = &prompt.positions;
+            let axes = [&positions.t, &positions.h, &positions.w];
+            let (scores, accepted) = self.seat.turn(|| {
+                let rope = thinker.rope(axes.map(|axis| &axis[range.clone()]));
+                let part = fresh.slice(range.start - rows..range.end - rows);
+                let output = thinker.forward(&part, &rope, decoding.state());
+                (values(output.logits), output.accepted)
+            })?;
+            let accepted = accepted.filter(|_| wanted);
+            self.kept.passed(&prompt.ids[range], accepted);
+            logits = scores;
+        }
+        self.answer.timings.prefill = self.job.started.elapsed() - prepared;
+        if self.says.is_some() {
+            let heard = self.seat.turn(|| self.heard(prompt, fresh.embeds, rows))?;
+            self.say(Said::Heard(Box::new(heard)));
+        }
+        Ok(logits)
+    }
+
+    /// What the talker reads of the prompt, whose first `rows` passed before: of those it reads no embeddings but those of
+    /// text.
+    fn heard(&self, prompt: &Arc<Prompt>, fresh: Tensor<2>, rows: usize) -> Heard {
+        let thinker = &self.job.stages.thinker;
+        let embeds = match rows {
+            0 => fresh,
+            rows => Tensor::cat(vec![thinker.embed_text(&prompt.ids[..rows]), fresh], 0),
+        };
+        let accepted = self.kept.accepted();
+        let accepted = accepted.expect("a thinker that is loaded with a talker gives them");
+        Heard {
+            prompt: prompt.clone(),
+            accepted: accepted.slice(s![..prompt.ids.len(), ..]),
+            embeds,
+        }
+    }
+
+    /// Chooses tokens until the answer ends.
+    fn decode(
+        &mut self,
+        logits: Vec<f32>,
+        prompt: &Prompt,
+        decoding: &mut Decoding<'_>,
+        limit: usize,
+    ) -> Result<(), Stopped> {
+        let (stages, request) = (self.job.stages, self.job.request);
         let mut sampler = self.sampler();
         sampler.observe(&prompt.ids);
-        let positions = prompt.positions.clone();
-        let logits = self.prefill(prompt, &mut decoding)?;
         let mut next = Next::Scores(logits);
         self.answer.finish_reason = FinishReason::Length;
         for step in 0..limit {
             let id = self.choose(next, step, &mut sampler)?;
-            let ends = self.job.stages.ends(id) && !self.job.request.endless;
+            let ends = stages.ends(id) && !request.endless;
             if ends {
                 self.answer.finish_reason = FinishReason::Stop;
             }
@@ -72,61 +159,28 @@ impl<'a> Thinking<'a> {
             if !ends {
                 let text = self.text.as_mut().and_then(|text| text.push(id));
                 self.give(text)?;
+                self.job.progress.said(id);
             }
             if last {
                 break;
             }
-            let len = length + step;
+            let len = prompt.ids.len() + step;
             let place = Place {
                 token: id,
                 len,
-                position: positions.decoded(len),
+                position: prompt.positions.decoded(len),
             };
-            let greedy = sampler.is_greedy() && step + 1 >= self.job.request.min_tokens;
-            let thinker = &self.job.stages.thinker;
+            let greedy = sampler.is_greedy() && step + 1 >= request.min_tokens;
             let begun = self.seat.busy();
-            next = self.seat.turn(|| decoding.pass(thinker, place, greedy))??;
+            let pass = || decoding.pass(&stages.thinker, place, greedy);
+            next = self.seat.turn(pass)??;
+            self.kept.passed(&[id], None);
             self.answer.timings.decode += self.seat.busy() - begun;
         }
         let rest = self.text.take().and_then(TextStream::finish);
         self.give(rest)?;
         self.answer.usage.completion_tokens = self.answer.token_ids.len();
-        Ok(self.answer)
-    }
-
-    /// Passes the prompt and hands it to the talker; gives the scores behind its last row.
-    fn prefill(
-        &mut self,
-        prompt: Prompt,
-        decoding: &mut Decoding<'_>,
-    ) -> Result<Vec<f32>, Stopped> {
-        let thinker = &self.job.stages.thinker;
-        let rows = self.seat.turn(|| thinker.embed(&prompt))?;
-        let prepared = self.job.started.elapsed();
-        self.answer.timings.prepare = prepared;
-        let (mut accepted, mut logits) = (Vec::new(), Vec::new());
-        let length = prompt.ids.len();
-        for start in (0..length).step_by(PREFILL_ROWS) {
-            let range = start..(start + PREFILL_ROWS).min(length);
-            let positions = &prompt.positions;
-            let axes = [&positions.t, &positions.h, &positions.w];
-            let (scores, hidden) = self.seat.turn(|| {
-                let rope = thinker.rope(axes.map(|axis| &axis[range.clone()]));
-                let output = thinker.forward(&rows.slice(range), &rope, decoding.state());
-                (values(output.logits), output.accepted)
-            })?;
-            accepted.extend(hidden.filter(|_| self.says.is_some()));
-            logits = scores;
-        }
-        self.answer.timings.prefill = self.job.started.elapsed() - prepared;
-        if !accepted.is_empty() {
-            self.say(Said::Heard(Box::new(Heard {
-                embeds: rows.embeds,
-                accepted: Tensor::cat(accepted, 0),
-                prompt,
-            })));
-        }
-        Ok(logits)
+        Ok(())
     }
 
     /// The next token.
@@ -173,14 +227,5 @@ impl<'a> Thinking<'a> {
         let sampling = request.sampling;
         let sampling = sampling.unwrap_or_else(|| self.job.stages.sampling());
         Sampler::new(sampling, Random::new(request.seed, THINKER_DRAWS))
-    }
-
-    fn max_tokens(&self, prompt: usize) -> usize {
-        let stages = self.job.stages;
-        let configured = stages.config.generation.max_new_tokens;
-        let wanted = self.job.request.max_tokens.or(configured);
-        wanted
-            .unwrap_or(MAX_NEW_TOKENS)
-            .min(stages.context - prompt)
     }
 }

@@ -6,7 +6,7 @@ use std::io::{self, BufRead, IsTerminal};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, anyhow};
-use burn_omni::{Conversation, Message, Request, Role, SpeechRequest};
+use burn_omni::{Message, Messages, Request, Role, SpeechRequest};
 use burn_omni_model::processor::{Content, MediaKind};
 
 use self::line::{HELP, Line};
@@ -22,7 +22,7 @@ struct Chat<'a> {
     args: &'a ChatArgs,
     output: &'a Output,
     loaded: Loaded,
-    conversation: Conversation,
+    conversation: Messages,
     /// Media of the next message.
     attached: Vec<(MediaKind, String)>,
     voice: Option<String>,
@@ -48,7 +48,7 @@ pub(crate) fn chat(args: ChatArgs, output: &Output) -> Result<(), Failure> {
         args: &args,
         output,
         loaded,
-        conversation: Conversation::default(),
+        conversation: Messages::default(),
         attached: Vec::new(),
         voice: args.voice.clone(),
         next_file: 1,

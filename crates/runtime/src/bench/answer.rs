@@ -1,5 +1,6 @@
 //! A whole spoken answer: when it is heard, how fast it is made, and what it leaves of the thinker's speed.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::Sizes;
@@ -7,7 +8,9 @@ use super::figure::{Figure, median};
 use super::model::Bench;
 use super::question;
 use super::timeline::{Packet, Timeline};
+use crate::kept::Kept;
 use crate::pipeline::{Job, Question};
+use crate::progress::Progress;
 use crate::schedule::{FRAME, Stage};
 use crate::stream::{Sink, Stopped};
 use crate::turns::{Span, Turns};
@@ -78,46 +81,45 @@ fn once(bench: &Bench, sizes: &Sizes, request: &Request) -> Result<Run, Error> {
     let stages = bench.stages();
     let turns = Turns::new(stages.is_shared()).recorded();
     let question = Question {
-        prompt: question::prompt(bench, sizes.prompt_tokens)?,
+        prompt: Arc::new(question::prompt(bench, sizes.prompt_tokens)?),
         text: None,
     };
     let (sink, events) = Sink::channel();
+    let progress = Progress::default();
     let started = Instant::now();
     let mut packets = Vec::new();
-    let mut answer = None;
     let outcome = std::thread::scope(|scope| {
-        let (turns, sink) = (&turns, sink);
+        let (turns, progress, sink) = (&turns, &progress, sink);
         let worker = scope.spawn(move || {
             let job = Job {
                 stages,
                 turns,
                 request,
                 sink: &sink,
+                progress,
                 started,
             };
-            job.run(question)
+            job.run(question, &mut Kept::default())
         });
         for event in events {
-            match event {
-                Ok(Event::Audio(samples)) => packets.push(Packet {
+            if let Ok(Event::Audio(samples)) = event {
+                packets.push(Packet {
                     at: started.elapsed(),
                     samples: samples.len(),
-                }),
-                Ok(Event::Done(done)) => answer = Some(*done),
-                Ok(Event::Text(_)) | Err(_) => {}
+                });
             }
         }
         worker.join().expect("panics of a loop are caught in it")
     });
-    match (outcome, answer) {
-        (Ok(()), Some(answer)) => Ok(Run {
+    match outcome {
+        Ok(answer) => Ok(Run {
             asked: started,
             packets,
             spans: turns.take_record(),
             answer,
         }),
-        (Err(Stopped::Failed(error)), _) => Err(error),
-        _ => Err(Error::Stage {
+        Err(Stopped::Failed(error)) => Err(error),
+        Err(Stopped::Cancelled) => Err(Error::Stage {
             stage: "the answer",
             cause: "it ended early".into(),
         }),
