@@ -16,25 +16,25 @@ fn chat(folder: &Path, args: &[&str], lines: &[&str]) -> Run {
         .current_dir(folder)
         .arg("chat")
         .arg("-m")
-        .arg(demo().canonicalize().unwrap());
+        .arg(demo().canonicalize().expect("the demo checkpoint"));
     command.args(args).stdin(Stdio::piped());
     let mut child = command
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
         .spawn()
-        .unwrap();
-    let mut stdin = child.stdin.take().unwrap();
-    writeln!(stdin, "{}", lines.join("\n")).unwrap();
+        .expect("the program starts");
+    let mut stdin = child.stdin.take().expect("stdin is a pipe");
+    writeln!(stdin, "{}", lines.join("\n")).expect("it reads");
     drop(stdin);
-    child.wait_with_output().unwrap().into()
+    child.wait_with_output().expect("the program ends").into()
 }
 
 fn saved(folder: &Path, name: &str) -> Vec<(String, Value)> {
-    let text = fs::read_to_string(folder.join(name)).unwrap();
-    let messages: Vec<Value> = serde_json::from_str(&text).unwrap();
+    let text = fs::read_to_string(folder.join(name)).expect("it was saved");
+    let messages: Vec<Value> = serde_json::from_str(&text).expect("JSON");
     let message = |message: Value| {
         (
-            message["role"].as_str().unwrap().into(),
+            message["role"].as_str().expect("a role").into(),
             message["content"].clone(),
         )
     };

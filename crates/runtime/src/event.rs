@@ -80,7 +80,8 @@ pub struct Usage {
     pub audio_frames: usize,
 }
 
-/// How long the parts of a request took; times of events count from the request.
+/// How long the parts of a request took: times of events count from the request; of what is done at the same time as
+/// something else, the time that it was at work, without what it waited.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Timings {
     /// Reading media, tokenizing, and encoders.
@@ -89,7 +90,7 @@ pub struct Timings {
     pub prefill: Duration,
     /// When the first token was known.
     pub first_token: Duration,
-    /// All tokens after the first.
+    /// The thinker at all tokens after the first.
     pub decode: Duration,
     /// When the first samples were given out.
     pub first_audio: Option<Duration>,

@@ -1,8 +1,16 @@
 //! Run Qwen3-Omni: text, audio, image and video in; text and speech out.
 //!
 //! A request becomes a prompt ([`burn_omni_model::processor`]), the thinker answers it a token at a time, the talker
-//! turns the answer's tokens into frames of codes, code2wav turns frames into samples. [`Engine::generate`] runs this on
-//! a thread of its own and gives an iterator of [`Event`]s; dropping the iterator ends the work within one step.
+//! turns the answer's tokens into frames of codes, code2wav turns frames into samples. [`Engine::generate`] runs these three
+//! on threads of their own and gives an iterator of [`Event`]s, text and samples as they are made; dropping the iterator ends
+//! the work within one step. [`Engine::conversation`] does the same turn by turn, and keeps what the model has of earlier
+//! turns. An engine is shared by cloning it: all answers may be made at once.
+//!
+//! | feature | what it adds |
+//! |---|---|
+//! | `flex` (default) | the CPU backend |
+//! | `futures` | `futures_core::Stream` for [`Stream`] |
+//! | `voice` | the example that plays |
 //!
 //! ```no_run
 //! use burn_omni::{Content, Device, Engine, EngineConfig, Event, Request};

@@ -8,7 +8,7 @@ use burn_omni_model::code2wav::{Code2Wav, Code2WavState};
 use crate::numbers::finite;
 use crate::pipeline::{Job, Spoken};
 use crate::schedule::Stage;
-use crate::stream::{Cancelled, Stopped};
+use crate::stream::Stopped;
 use crate::turns::Seat;
 use crate::{Error, Event, SpeechRequest};
 
@@ -55,13 +55,9 @@ impl<'a> Sound<'a> {
 
     /// Gives out packets until the last frame.
     pub(crate) fn sound(mut self, spoken: &Receiver<Spoken>) -> Result<Sounded, Stopped> {
-        loop {
-            // A talker that says no more without an end was ended.
-            let next = self.seat.away(|| spoken.recv()).map_err(|_| Cancelled)?;
-            match next {
-                Spoken::Frame(codes) => self.waiting.push(codes),
-                Spoken::End => break,
-            }
+        // A talker that says no more without an end was ended.
+        while let Spoken::Frame(codes) = self.seat.receive(spoken)? {
+            self.waiting.push(codes);
             if self.waiting.len() >= self.size {
                 // Packets grow as the player's reserve does.
                 self.size = (2 * self.size).min(self.largest);
@@ -93,8 +89,7 @@ impl<'a> Sound<'a> {
         self.sounded.first.get_or_insert_with(|| started.elapsed());
         let count = samples.len();
         self.sounded.samples += count;
-        let sink = self.job.sink;
-        self.seat.away(|| sink.send(Event::Audio(samples)))?;
+        self.seat.give(Event::Audio(samples))?;
         let frame = self.code2wav.samples_per_frame();
         self.job.progress.spoke([frames.len(), count], frame);
         self.seat.gave(frames.len(), self.size);

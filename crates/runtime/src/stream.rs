@@ -2,9 +2,9 @@
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::task::Poll;
+use std::task::{Poll, Waker};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -20,6 +20,39 @@ pub struct Stream {
     cancel: Arc<AtomicBool>,
     worker: Option<JoinHandle<()>>,
     read: Option<Arc<Mutex<Read>>>,
+    #[cfg_attr(
+        not(feature = "futures"),
+        expect(dead_code, reason = "only futures are woken")
+    )]
+    bell: Arc<Bell>,
+}
+
+/// Wakes a reader that does not wait.
+#[derive(Debug, Default)]
+struct Bell(Mutex<Option<Waker>>);
+
+impl Bell {
+    /// Wakes this reader at the next event or at the end.
+    #[cfg(feature = "futures")]
+    fn set(&self, waker: &Waker) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(waker.clone());
+    }
+
+    fn ring(&self) {
+        let waker = self.0.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(waker) = waker {
+            waker.wake();
+        }
+    }
+}
+
+/// Rings when the worker is gone and no event can come.
+struct AtEnd(Arc<Bell>);
+
+impl Drop for AtEnd {
+    fn drop(&mut self) {
+        self.0.ring();
+    }
 }
 
 /// What a reader took.
@@ -32,6 +65,7 @@ pub(crate) struct Read {
 pub(crate) struct Sink {
     events: SyncSender<Result<Event, Error>>,
     cancel: Arc<AtomicBool>,
+    bell: Arc<Bell>,
 }
 
 /// The reader is gone, or another loop ended.
@@ -42,13 +76,32 @@ impl Sink {
     /// A sink and what comes out of it, without a worker.
     pub(crate) fn channel() -> (Self, Receiver<Result<Event, Error>>) {
         let (events, receiver) = sync_channel(WAITING);
-        let cancel = Arc::default();
-        (Self { events, cancel }, receiver)
+        let (cancel, bell) = (Arc::default(), Arc::default());
+        let sink = Self {
+            events,
+            cancel,
+            bell,
+        };
+        (sink, receiver)
     }
 
     /// Gives an event out; waits while the reader is behind.
     pub(crate) fn send(&self, event: Event) -> Result<(), Cancelled> {
-        self.events.send(Ok(event)).map_err(|_| Cancelled)
+        self.events.send(Ok(event)).map_err(|_| Cancelled)?;
+        self.bell.ring();
+        Ok(())
+    }
+
+    /// The same without waiting: gives the event back where the reader is behind.
+    pub(crate) fn offer(&self, event: Event) -> Result<Option<Event>, Cancelled> {
+        match self.events.try_send(Ok(event)) {
+            Ok(()) => {
+                self.bell.ring();
+                Ok(None)
+            }
+            Err(TrySendError::Full(event)) => Ok(event.ok()),
+            Err(TrySendError::Disconnected(_)) => Err(Cancelled),
+        }
     }
 
     /// Ends the work before its next step, for another reason than that the reader is gone.
@@ -89,8 +142,11 @@ impl Stream {
     /// Runs `work` on a thread of its own.
     pub(crate) fn spawn(work: impl FnOnce(&Sink) -> Result<(), Stopped> + Send + 'static) -> Self {
         let (sink, events) = Sink::channel();
-        let cancel = sink.cancel.clone();
+        let (cancel, bell) = (sink.cancel.clone(), sink.bell.clone());
         let worker = std::thread::spawn(move || {
+            // Dropped in the order of their making turned round: the sink goes before the bell rings.
+            let _end = AtEnd(sink.bell.clone());
+            let sink = sink;
             let outcome = catch_unwind(AssertUnwindSafe(|| work(&sink)));
             let error = match outcome {
                 Ok(Ok(()) | Err(Stopped::Cancelled)) => return,
@@ -108,6 +164,7 @@ impl Stream {
             cancel,
             worker: Some(worker),
             read: None,
+            bell,
         }
     }
 
@@ -156,6 +213,22 @@ impl Iterator for Stream {
         let event = self.events.as_ref()?.recv().ok()?;
         self.note(&event);
         Some(event)
+    }
+}
+
+/// Events for executors of futures. What waits is woken by the loops; dropping it still waits for the step at hand.
+#[cfg(feature = "futures")]
+impl futures_core::Stream for Stream {
+    type Item = Result<Event, Error>;
+
+    fn poll_next(
+        self: std::pin::Pin<&mut Self>,
+        context: &mut std::task::Context<'_>,
+    ) -> Poll<Option<Self::Item>> {
+        let stream = self.get_mut();
+        // Whoever rings after this wakes the reader, and whatever came before is seen below.
+        stream.bell.set(context.waker());
+        stream.next_within(Duration::ZERO)
     }
 }
 

@@ -18,7 +18,7 @@ use crate::sampler::{Random, Sampler};
 use crate::schedule::Stage;
 use crate::speech::{Held, SpeechModel};
 use crate::stages::Stages;
-use crate::stream::{Cancelled, Stopped};
+use crate::stream::Stopped;
 use crate::turns::Seat;
 use crate::{Error, FinishReason, Sampling, Speech, SpeechRequest};
 
@@ -178,11 +178,7 @@ impl<'a> Talking<'a> {
 
     /// Waits for what is said next; a thinker that says no more without an end was ended.
     fn hear(&self, said: &Receiver<Said>) -> Result<Said, Stopped> {
-        let said = match said.try_recv() {
-            Ok(said) => Ok(said),
-            Err(_) => self.seat.away(|| said.recv()),
-        };
-        Ok(said.map_err(|_| Cancelled)?)
+        Ok(self.seat.receive(said)?)
     }
 
     /// The text of the next frame.
@@ -197,8 +193,7 @@ impl<'a> Talking<'a> {
     }
 
     fn give(&self, spoken: Spoken) -> Result<(), Stopped> {
-        let sent = self.seat.away(|| self.speaks.send(spoken));
-        Ok(sent.map_err(|_| Cancelled)?)
+        Ok(self.seat.send(&self.speaks, spoken)?)
     }
 
     /// The rows of the marks of speech.

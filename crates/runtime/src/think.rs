@@ -208,7 +208,7 @@ impl<'a> Thinking<'a> {
         let Some(says) = &self.says else {
             return;
         };
-        if self.seat.away(|| says.send(said)).is_err() {
+        if self.seat.send(says, said).is_err() {
             self.says = None;
         }
     }
@@ -216,8 +216,7 @@ impl<'a> Thinking<'a> {
     fn give(&mut self, text: Option<String>) -> Result<(), Stopped> {
         if let Some(text) = text {
             self.answer.text.push_str(&text);
-            let sink = self.job.sink;
-            self.seat.away(|| sink.send(Event::Text(text)))?;
+            self.seat.give(Event::Text(text))?;
         }
         Ok(())
     }

@@ -5,11 +5,13 @@
 
 use std::cell::Cell;
 use std::collections::BTreeMap;
+use std::sync::mpsc::{Receiver, SyncSender, TrySendError};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use crate::Event;
 use crate::schedule::{Candidate, Schedule, Stage};
-use crate::stream::{Sink, Stopped};
+use crate::stream::{Cancelled, Sink, Stopped};
 
 /// How long a free device waits for a loop that comes first and is between two units of work.
 const GRACE: Duration = Duration::from_micros(300);
@@ -151,7 +153,7 @@ impl Seat<'_> {
     }
 
     /// Waits for another loop or the reader; nobody waits for this loop meanwhile.
-    pub(crate) fn away<T>(&self, wait: impl FnOnce() -> T) -> T {
+    fn away<T>(&self, wait: impl FnOnce() -> T) -> T {
         let Some(arbiter) = &self.turns.arbiter else {
             return wait();
         };
@@ -159,6 +161,33 @@ impl Seat<'_> {
         let got = wait();
         arbiter.set(self.key, Mode::Between);
         got
+    }
+
+    /// Hands something to another loop.
+    pub(crate) fn send<T>(&self, to: &SyncSender<T>, value: T) -> Result<(), Cancelled> {
+        match to.try_send(value) {
+            Ok(()) => Ok(()),
+            Err(TrySendError::Full(value)) => {
+                let sent = self.away(|| to.send(value));
+                sent.map_err(|_| Cancelled)
+            }
+            Err(TrySendError::Disconnected(_)) => Err(Cancelled),
+        }
+    }
+
+    /// Takes what another loop hands over.
+    pub(crate) fn receive<T>(&self, from: &Receiver<T>) -> Result<T, Cancelled> {
+        let waiting = from.try_recv();
+        let received = waiting.or_else(|_| self.away(|| from.recv()));
+        received.map_err(|_| Cancelled)
+    }
+
+    /// Gives something to the reader.
+    pub(crate) fn give(&self, event: Event) -> Result<(), Cancelled> {
+        match self.sink.offer(event)? {
+            None => Ok(()),
+            Some(event) => self.away(|| self.sink.send(event)),
+        }
     }
 
     /// Says that samples of so many frames were given out, and how many frames the next packet has.

@@ -108,3 +108,47 @@ fn what_was_done_is_recorded() {
     assert!(record.windows(2).all(|pair| pair[0].end <= pair[1].start));
     assert!(turns.take_record().is_empty());
 }
+
+#[test]
+fn the_thinker_keeps_its_share_beside_loops_that_always_wait() {
+    let pause = Duration::from_micros;
+    let share = || {
+        let turns = Turns::new(true).recorded();
+        let (sink, _events) = Sink::channel();
+        let answering = turns.answer(Some(1));
+        let talker = answering.seat(Stage::Talker, &sink);
+        let code2wav = answering.seat(Stage::Code2Wav, &sink);
+        // Hours of sound lie before the player: nothing is due.
+        let packet = code2wav.turn_of(1, || ());
+        packet.expect("nobody stops it");
+        code2wav.gave(1_000_000, 1);
+        drop(code2wav);
+        let frames =
+            |seat: Seat<'_>| while seat.turn_of(1, || thread::sleep(pause(3100))).is_ok() {};
+        thread::scope(|scope| {
+            scope.spawn(move || frames(talker));
+            let seat = answering.seat(Stage::Thinker, &sink);
+            for _ in 0..60 {
+                let step = seat.turn(|| thread::sleep(pause(1900)));
+                step.expect("nobody stops it");
+            }
+            sink.stop();
+        });
+        let record = turns.take_record();
+        let thinks = |span: &&Span| span.stage == Stage::Thinker;
+        let first = record.iter().find(thinks).expect("it thinks").start;
+        let last = record.iter().rfind(thinks).expect("it thinks").end;
+        let steps = record
+            .iter()
+            .filter(thinks)
+            .map(|span| span.end - span.start);
+        steps.sum::<Duration>().as_secs_f64() / (last - first).as_secs_f64()
+    };
+    // On a machine that is busy with other things a thread may come too late for its turn. One after the other it would be
+    // 0.38, every time.
+    let mut shares = Vec::new();
+    while shares.iter().all(|share| *share < 0.6) {
+        assert!(shares.len() < 20, "{shares:?}");
+        shares.push(share());
+    }
+}
