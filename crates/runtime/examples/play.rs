@@ -53,7 +53,7 @@ impl Player {
         let device = device.ok_or("there is no device that plays sound")?;
         let config = cpal::StreamConfig {
             channels: 1,
-            sample_rate: cpal::SampleRate(Speech::SAMPLE_RATE),
+            sample_rate: Speech::SAMPLE_RATE,
             buffer_size: cpal::BufferSize::Default,
         };
         let queue = Arc::<Mutex<VecDeque<f32>>>::default();
@@ -69,7 +69,7 @@ impl Player {
             }
         };
         let failed = |error| println!("the player failed: {error}");
-        let stream = device.build_output_stream(&config, fill, failed, None)?;
+        let stream = device.build_output_stream(config, fill, failed, None)?;
         stream.play()?;
         Ok(Self {
             queue,
