@@ -1,4 +1,5 @@
-//! A thousand answers, most of them left early: nothing stays behind. Alone in its binary, since it counts threads.
+//! A thousand answers, a third of them turns of conversations, most of them left early: nothing stays behind. Alone in its
+//! binary, since it counts threads.
 
 use std::time::{Duration, Instant};
 
@@ -48,8 +49,13 @@ fn request(n: u64) -> burn_omni::Request {
 
 /// Answers number `from` to `to`, each read for a while.
 fn converse(from: u64, to: u64) {
+    let mut conversation = engine().conversation();
     for n in from..to {
-        let mut stream = engine().generate(request(n)).expect("the request is sound");
+        let asked = match n % 3 {
+            0 => conversation.send(request(n)),
+            _ => engine().generate(request(n)),
+        };
+        let mut stream = asked.expect("the request is sound");
         let begun = Instant::now();
         let (mut events, left) = (0, some(n + 4, 3));
         if left == 0 {
@@ -65,6 +71,9 @@ fn converse(from: u64, to: u64) {
             drop(stream);
         }
         assert!(begun.elapsed() < PATIENCE, "answer {n}");
+        if n.is_multiple_of(12) {
+            conversation.reset().expect("no answer is in the making");
+        }
     }
 }
 

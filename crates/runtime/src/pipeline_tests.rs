@@ -7,7 +7,11 @@ use std::time::{Duration, Instant};
 
 use burn::tensor::Device;
 
+use crate::engine::Asking;
+use crate::kept::Kept;
+use crate::progress::Progress;
 use crate::schedule::Stage;
+use crate::stream::{Sink, Stopped};
 use crate::turns::{Probe, Turns};
 use crate::{
     Answer, Content, Engine, EngineConfig, Error, Event, Request, Sampling, SpeechRequest,
@@ -216,4 +220,59 @@ fn a_reader_that_stalls_stops_all_loops_and_can_still_leave() {
     drop(stream);
     assert!(dropped.elapsed() < Duration::from_secs(5));
     assert!(units.load(Ordering::SeqCst) <= before + 3);
+}
+
+/// A greedy spoken answer behind what is kept.
+fn spoken(request: &Request, kept: &mut Kept) -> Result<Answer, Stopped> {
+    let request = request.clone().sampling(Sampling::GREEDY);
+    let request = request.speech(SpeechRequest {
+        temperature: Some(0.0),
+        max_frames: Some(20),
+        ..SpeechRequest::default()
+    });
+    let (sink, _events) = Sink::channel();
+    let asking = Asking {
+        sink: &sink,
+        started: Instant::now(),
+        progress: &Progress::default(),
+    };
+    let (question, _) = engine().read(&request)?;
+    engine().answer(&request, asking, question, kept)
+}
+
+#[test]
+fn the_talker_goes_on_behind_the_rows_of_earlier_questions() {
+    let first = Request::new().user([Content::text("What is three plus four?")]);
+    let mut kept = Kept::default();
+    let begun = spoken(&first, &mut kept).expect("it answers");
+    let second = first
+        .clone()
+        .assistant(begun.text)
+        .user([Content::text("Count from 2 to 6.")]);
+    let codes = |answer: Answer| answer.speech.expect("speech was asked for").codes;
+    let expected = codes(spoken(&second, &mut Kept::default()).expect("it answers"));
+    assert!(!expected.is_empty());
+    assert_eq!(
+        codes(spoken(&second, &mut kept).expect("it answers")),
+        expected
+    );
+
+    // Rows that are no numbers in their place are found.
+    let mut kept = Kept::default();
+    spoken(&first, &mut kept).expect("it answers");
+    let stages = &engine().model().stages;
+    let talker = &stages
+        .speech
+        .as_ref()
+        .expect("the demo model speaks")
+        .talker;
+    let rows = talker.text_rows(stages.thinker.embed_text(&[1; 40])) * f32::NAN;
+    let mut state = talker.state(40);
+    let axis = [0.0; 40];
+    let _ = talker.prefill(&mut state, rows, [&axis; 3]);
+    kept.talker.state = Some(state);
+    let Err(Stopped::Failed(error)) = spoken(&second, &mut kept) else {
+        panic!("the rows of the first question are not read");
+    };
+    assert_eq!(error.to_string(), "the talker gives NaN or infinite values");
 }

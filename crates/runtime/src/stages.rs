@@ -39,7 +39,8 @@ impl Stages {
 
     /// Whether the device does one thing at a time: all GPUs, which are those that keep pools of memory.
     pub(crate) fn is_shared(&self) -> bool {
-        self.device.memory_pool_usage().is_some()
+        let usage = self.on_queue(|| self.device.memory_pool_usage());
+        usage.is_some()
     }
 
     /// Whether this token ends an answer.
