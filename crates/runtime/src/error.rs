@@ -113,7 +113,7 @@ impl Error {
             Self::Config(error) => error.hint(),
             Self::Load(error) => error.hint(),
             Self::Processor(error) => error.hint(),
-            Self::PromptTooLong { .. } => Some("shorten the prompt or take smaller media; --max-context raises a limit that was set below the model's".into()),
+            Self::PromptTooLong { .. } => Some("shorten the prompt or take smaller media; --on-overflow drop-oldest forgets old turns, --max-context raises a limit that was set below the model's".into()),
             Self::BenchTooLong { .. } => {
                 Some("lower --prompt-tokens or --decode-tokens, or raise --max-context".into())
             }

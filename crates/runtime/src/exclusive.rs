@@ -31,7 +31,10 @@ impl<T> Exclusive<T> {
         let (mut inner, whole) = match self.0.try_lock() {
             Ok(inner) => (inner, true),
             // A panic left it; the next answer starts anew.
-            Err(TryLockError::Poisoned(inner)) => (inner.into_inner(), false),
+            Err(TryLockError::Poisoned(inner)) => {
+                self.0.clear_poison();
+                (inner.into_inner(), false)
+            }
             Err(TryLockError::WouldBlock) => return None,
         };
         let untouched = whole && ticket == Some(inner.ticket);
@@ -96,6 +99,10 @@ mod tests {
             scope.spawn(work).join().is_err()
         });
         assert!(panicked);
-        assert!(!exclusive.take(Some(ticket + 1)).unwrap().is_untouched());
+        let taken = exclusive.take(Some(ticket + 1)).unwrap();
+        assert!(!taken.is_untouched());
+        let ticket = taken.ticket();
+        drop(taken);
+        assert!(exclusive.take(Some(ticket)).unwrap().is_untouched());
     }
 }

@@ -32,7 +32,7 @@ pub(crate) struct Turns {
 #[cfg(test)]
 pub(crate) type Probe = Box<dyn Fn(Stage) -> Result<(), crate::Error> + Send + Sync>;
 
-/// A unit of work, in times since the turns began to be recorded.
+/// A unit of work.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Span {
     pub(crate) stage: Stage,
