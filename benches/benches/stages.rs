@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use burn::tensor::{DType, Device};
 use burn_omni::{
-    Answer, Content, Conversation, Engine, EngineConfig, Event, Request, Sampling, SpeechRequest,
+    Answer, Content, Engine, EngineConfig, Event, Messages, Request, Sampling, SpeechRequest,
 };
 use burn_omni_benches::median;
 use burn_omni_model::code2wav::Code2Wav;
@@ -64,7 +64,7 @@ fn case(eval: &Path, id: &str) -> Result<Request, Failure> {
     for line in std::fs::read_to_string(eval.join("cases.jsonl"))?.lines() {
         let mut case: serde_json::Value = serde_json::from_str(line)?;
         if case["id"] == id {
-            let conversation = Conversation::from_value(case["messages"].take())?;
+            let conversation = Messages::from_value(case["messages"].take())?;
             return Ok(Request::new().conversation(conversation, eval));
         }
     }

@@ -259,3 +259,10 @@ pub fn values<const D: usize>(tensor: Tensor<D>) -> Vec<f32> {
         .try_to_vec()
         .expect("the tensor was cast to f32")
 }
+
+/// The largest difference of two lists of the same length.
+#[must_use]
+pub fn furthest(ours: &[f32], golden: &[f32]) -> f32 {
+    let pairs = ours.iter().zip(golden);
+    pairs.map(|(a, b)| (a - b).abs()).fold(0.0, f32::max)
+}

@@ -1,6 +1,6 @@
 //! A request's whole answer.
 
-use burn_omni::{Answer, Engine, Error, Event, Request};
+use burn_omni::{Answer, Engine, Error, Event, Request, Stream};
 
 /// The answer to a request with its samples.
 #[derive(Debug)]
@@ -19,8 +19,19 @@ pub struct Reply {
 /// # Panics
 /// When the events contradict one another.
 pub fn run(engine: &Engine, request: Request) -> Result<Reply, Error> {
+    read(engine.generate(request)?)
+}
+
+/// Reads a stream to its end.
+///
+/// # Errors
+/// As the request's.
+///
+/// # Panics
+/// As [`run`].
+pub fn read(stream: Stream) -> Result<Reply, Error> {
     let (mut text, mut samples, mut done) = (String::new(), Vec::new(), None);
-    for event in engine.generate(request)? {
+    for event in stream {
         assert!(done.is_none(), "nothing follows the answer");
         match event? {
             Event::Text(delta) => text += &delta,

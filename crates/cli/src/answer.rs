@@ -5,7 +5,7 @@ use std::task::Poll;
 use std::time::Duration;
 
 use anyhow::anyhow;
-use burn_omni::{Answer, Engine, Event, Request, Speech, WavWriter, to_i16};
+use burn_omni::{Answer, Error, Event, Speech, Stream, WavWriter, to_i16};
 
 use crate::failure::Failure;
 use crate::interrupt::Watch;
@@ -51,6 +51,14 @@ impl AudioOut {
         }
     }
 
+    /// Ends what an answer that was stopped has spoken: a file with samples in it is whole as far as it goes.
+    fn stop(self) -> Result<(), Failure> {
+        match self {
+            Self::Wav { writer, .. } if writer.samples() > 0 => Ok(writer.finish()?),
+            _ => Ok(()),
+        }
+    }
+
     /// Moves the file to its place and gives its path.
     fn finish(self) -> Result<Option<PathBuf>, Failure> {
         let Self::Wav { writer, path } = self else {
@@ -77,16 +85,15 @@ pub(crate) enum AfterInterrupt {
     Leave,
 }
 
-/// Answers a request: text to `say`, samples to `audio`; Ctrl-C ends it and removes a file that is not whole.
+/// Gives an answer out: text to `say`, samples to `audio`. Ctrl-C ends it; the file then has what was spoken until then.
 pub(crate) fn give(
-    engine: &Engine,
-    request: Request,
+    ask: impl FnOnce() -> Result<Stream, Error>,
     mut audio: AudioOut,
     after: AfterInterrupt,
     mut say: impl FnMut(&str) -> Result<(), Failure>,
 ) -> Result<Finished, Failure> {
     let watch = Watch::start();
-    let mut stream = engine.generate(request)?;
+    let mut stream = ask()?;
     let mut answer = None;
     loop {
         if watch.was_requested() {
@@ -94,6 +101,7 @@ pub(crate) fn give(
                 // Dropping it would wait for the step at hand, which can be the whole prompt.
                 std::mem::forget(stream);
             }
+            audio.stop()?;
             return Err(Failure::Interrupted);
         }
         match stream.next_within(GLANCE) {

@@ -8,6 +8,7 @@ mod values;
 
 use std::path::PathBuf;
 
+use burn_omni::Overflow;
 use clap::{ArgAction, ArgGroup, Args, Parser, Subcommand, ValueEnum};
 
 pub(crate) use bench::BenchArgs;
@@ -112,6 +113,12 @@ pub(crate) struct ModelArgs {
     pub(crate) w4a4: bool,
     #[command(flatten)]
     pub(crate) context: ContextArg,
+    /// What happens to a conversation that does not fit: error, drop-oldest
+    ///
+    /// `drop-oldest` forgets the oldest questions with their answers until there is room for an answer: a quarter of the
+    /// context, or --max-tokens where that is less. Instructions and the last question stay.
+    #[arg(long, value_name = "WHAT", default_value = "error")]
+    pub(crate) on_overflow: OnOverflow,
     /// Seed of all random choices: the same seed gives the same answer
     #[arg(
         long,
@@ -133,6 +140,24 @@ pub(crate) enum Dtype {
     Bf16,
     /// 16 bits
     F16,
+}
+
+/// What happens to a conversation that does not fit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum OnOverflow {
+    /// It is refused
+    Error,
+    /// Its oldest turns are forgotten
+    DropOldest,
+}
+
+impl From<OnOverflow> for Overflow {
+    fn from(on_overflow: OnOverflow) -> Self {
+        match on_overflow {
+            OnOverflow::Error => Self::Error,
+            OnOverflow::DropOldest => Self::DropOldest,
+        }
+    }
 }
 
 #[derive(Debug, Args)]
@@ -238,7 +263,8 @@ pub(crate) struct SpeechArgs {
     pub(crate) speak: bool,
     /// Where the speech goes, with --speak implied; `-` is raw 24 kHz s16le on stdout [default: answer.wav]
     ///
-    /// The file is replaced when it exists, and appears only when it is whole. With `-` the text goes to stderr.
+    /// The file is replaced when it exists, and appears only when it is whole; Ctrl-C ends it where the speech was. A pipe
+    /// gets its samples as they are made. With `-` the text goes to stderr.
     #[arg(short, long, value_name = "FILE.wav")]
     pub(crate) output: Option<PathBuf>,
     /// Who speaks [default: the checkpoint's first choice]
@@ -253,7 +279,7 @@ pub(crate) struct SpeechArgs {
     /// Frames of the first packet of sound: fewer start sooner
     #[arg(long, value_name = "N", allow_negative_numbers = true, value_parser = values::count, requires = "spoken")]
     pub(crate) first_chunk: Option<usize>,
-    /// Frames of the packets after it
+    /// Frames of the largest packets; those before it double
     #[arg(long, value_name = "N", allow_negative_numbers = true, value_parser = values::count, requires = "spoken")]
     pub(crate) chunk: Option<usize>,
     /// Put the codes of every frame into the JSON result

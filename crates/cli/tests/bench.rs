@@ -23,7 +23,16 @@ const TEXT: [&str; 5] = [
     "thinker.decode",
     "memory.weights",
 ];
-const SPEECH: [&str; 3] = ["talker.frame", "code2wav.rtf", "code2wav.rtf_at_once"];
+const SPEECH: [&str; 6] = [
+    "talker.frame",
+    "code2wav.rtf",
+    "code2wav.rtf_at_once",
+    "first_audio",
+    "answer.rtf",
+    MARGIN,
+];
+/// What a busy machine may make less than nothing.
+const MARGIN: &str = "answer.margin";
 /// Those that the bytes of weights limit.
 const READING: [&str; 2] = ["thinker.decode", "talker.frame"];
 
@@ -39,7 +48,9 @@ fn figures(run: &Run) -> Vec<Value> {
         .map(|line| serde_json::from_str(line).unwrap_or_else(|error| panic!("{error}: {line}")))
         .collect();
     for figure in &figures {
-        let number = |value: &Value| value.as_f64().filter(|x| x.is_finite() && *x > 0.0);
+        let any = figure["what"] == MARGIN;
+        let sound = |x: &f64| x.is_finite() && (any || *x > 0.0);
+        let number = |value: &Value| value.as_f64().filter(sound);
         let value = number(&figure["value"]).unwrap_or_else(|| panic!("{figure}"));
         let [smallest, largest] = [0, 1].map(|i| number(&figure["spread"][i]).unwrap_or(f64::NAN));
         assert!(smallest <= value && value <= largest, "{figure}");
@@ -81,6 +92,39 @@ fn without_a_checkpoint_every_format_has_its_figures() {
     let bf16 = weights(&["--format=bf16", "--no-speech"]);
     assert!(head < nvfp4 && nvfp4 < bf16, "{head} {nvfp4} {bf16}");
     assert!(weights(&["--format=mxfp4"]) > nvfp4);
+}
+
+#[test]
+fn an_answer_is_drawn_and_has_a_speed_of_thinking_while_it_speaks() {
+    let folder = tempfile::tempdir().unwrap();
+    let picture = folder.path().join("timeline.svg");
+    let run = run([
+        "bench",
+        "--synthetic=omni-demo",
+        "--device=cpu",
+        "--prompt-tokens=150",
+        "--decode-tokens=1200",
+        "--frames=12",
+        "--repeat=1",
+        "--json",
+        "--timeline",
+        picture.to_str().unwrap(),
+    ]);
+    let figures = figures(&run);
+    assert!(value(&figures, "thinker.speaking").is_some(), "{run:#?}");
+    let first = figures
+        .iter()
+        .find(|figure| figure["what"] == "first_audio");
+    let detail = first.and_then(|figure| figure["detail"].as_str());
+    let detail = detail.expect("a figure");
+    assert_eq!(
+        detail,
+        "150 tokens before it, 1200 tokens and 12 frames in it"
+    );
+    let svg = std::fs::read_to_string(picture).unwrap();
+    assert!(svg.contains("first sound"), "{svg}");
+    // A bar a token and a frame at least.
+    assert!(svg.matches("<rect").count() > 1200, "{svg}");
 }
 
 #[test]
@@ -134,6 +178,7 @@ fn what_cannot_be_measured_is_said_in_one_line() {
     ])
     .fails(2, &["--quantize-head", "bf16"])
     .hints("--format nvfp4");
+    run(["bench", "--timeline=x.svg", "--no-speech"]).fails(2, &["--timeline", "--no-speech"]);
     run(["bench", "--quantize-head"]).fails(2, &["--quantize-head"]);
     run(["bench", "--repeat=0"]).fails(2, &["--repeat", "at least 1"]);
     run(["bench", "-m", "/no/such/model"]).fails(1, &["/no/such/model"]);

@@ -12,14 +12,18 @@
 //! # Ok::<(), burn_omni::Error>(())
 //! ```
 
+mod answer;
 mod copies;
 mod figure;
 mod model;
+mod question;
 mod speech;
 mod text;
+mod timeline;
 
 pub use figure::Figure;
 pub use model::{Bench, Synthetic};
+pub use timeline::Timeline;
 
 use crate::Error;
 
@@ -30,7 +34,7 @@ pub struct Sizes {
     pub prompt_tokens: usize,
     /// Tokens that are decoded behind it.
     pub decode_tokens: usize,
-    /// Frames that become samples.
+    /// Frames that become samples, and those of the spoken answer.
     pub frames: usize,
     /// Measurements of each figure, after one that warms up.
     pub repeat: usize,
@@ -58,17 +62,20 @@ impl Bench {
         mut give: impl FnMut(Figure) -> Result<(), E>,
     ) -> Result<(), E> {
         self.fits(sizes)?;
-        self.stream.executes(|| {
+        self.stages().on_queue(|| {
             give(self.load_figure())?;
-            let copies = copies::bandwidth(&self.device, sizes.repeat)?;
+            let copies = copies::bandwidth(&self.stages().device, sizes.repeat)?;
             let bandwidth = copies.value * 1e9;
             give(copies)?;
             for figure in text::figures(self, sizes, bandwidth)? {
                 give(figure)?;
             }
-            if let Some(model) = self.speech() {
+            if let Some(model) = &self.stages().speech {
                 give(speech::talker(self, model, sizes, bandwidth)?)?;
                 for figure in speech::code2wav(self, &model.code2wav, sizes)? {
+                    give(figure)?;
+                }
+                for figure in answer::figures(self, sizes)? {
                     give(figure)?;
                 }
             }
@@ -77,5 +84,14 @@ impl Bench {
             }
             Ok(())
         })
+    }
+
+    /// What the loops did in one spoken answer, when each was at work; nothing without speech.
+    ///
+    /// # Errors
+    /// As [`Bench::run`].
+    pub fn timeline(&self, sizes: &Sizes) -> Result<Option<Timeline>, Error> {
+        self.fits(sizes)?;
+        answer::timeline(self, sizes)
     }
 }

@@ -1,16 +1,17 @@
 //! Where the next token of an answer comes from: a step that the device captured, or one pass after another.
 
-use std::sync::{Mutex, MutexGuard, TryLockError};
-
 use burn_omni_model::thinker::{Rows, TextState, Thinker};
 use burn_omni_ops::decode::{DecodeError, Decoder};
 
 use crate::Error;
-use crate::pipeline::values;
+use crate::exclusive::{Exclusive, Taken};
+use crate::kept::KeptThinker;
+use crate::numbers::values;
+use crate::schedule::Stage;
 
 /// A captured step and its caches, for one answer at a time.
 #[derive(Debug)]
-pub(crate) struct Captured(Mutex<Steps>);
+pub(crate) struct Captured(Exclusive<Steps>);
 
 /// The captured step, and the state that a prompt fills for it.
 #[derive(Debug)]
@@ -23,18 +24,12 @@ impl Captured {
     /// The captured step of a thinker for `context` tokens, where its device can capture one.
     pub(crate) fn new(thinker: &Thinker, context: usize) -> Option<Self> {
         let (state, decoder) = thinker.decoder(context)?;
-        Some(Self(Mutex::new(Steps { state, decoder })))
+        Some(Self(Exclusive::new(Steps { state, decoder })))
     }
 
     /// The step, unless another answer uses it or it has less room.
-    fn take(&self, rows: usize) -> Option<MutexGuard<'_, Steps>> {
-        let mut steps = match self.0.try_lock() {
-            Ok(steps) => steps,
-            // The next answer starts anew.
-            Err(TryLockError::Poisoned(steps)) => steps.into_inner(),
-            Err(TryLockError::WouldBlock) => return None,
-        };
-        steps.state.truncate(0);
+    fn take(&self, rows: usize, ticket: Option<u64>) -> Option<Taken<'_, Steps>> {
+        let steps = self.0.take(ticket)?;
         (steps.decoder.capacity() >= rows).then_some(steps)
     }
 }
@@ -42,7 +37,7 @@ impl Captured {
 /// The decoder of one answer.
 pub(crate) enum Decoding<'a> {
     /// The captured step; whether it goes from token to token by itself.
-    Captured(MutexGuard<'a, Steps>, bool),
+    Captured(Taken<'a, Steps>, bool),
     /// Passes over a state of its own.
     Eager(TextState),
 }
@@ -65,11 +60,38 @@ pub(crate) struct Place {
 }
 
 impl<'a> Decoding<'a> {
-    /// A decoder with room for `rows`.
+    /// A decoder with room for `rows`, which has seen none.
     pub(crate) fn new(thinker: &Thinker, captured: Option<&'a Captured>, rows: usize) -> Self {
-        match captured.and_then(|captured| captured.take(rows)) {
-            Some(steps) => Self::Captured(steps, false),
-            None => Self::Eager(thinker.state(rows)),
+        Self::resume(thinker, captured, rows, &mut KeptThinker::default())
+    }
+
+    /// A decoder with room for `rows`; those it has seen are in its state, which is the one that was kept if that can be.
+    pub(crate) fn resume(
+        thinker: &Thinker,
+        captured: Option<&'a Captured>,
+        rows: usize,
+        kept: &mut KeptThinker,
+    ) -> Self {
+        let ticket = kept.ticket.take();
+        let steps = captured.and_then(|captured| captured.take(rows, ticket));
+        if let Some(mut steps) = steps {
+            kept.state = None;
+            if !steps.is_untouched() {
+                steps.state.truncate(0);
+            }
+            return Self::Captured(steps, false);
+        }
+        let state = kept.state.take();
+        let mut state = state.unwrap_or_else(|| thinker.state(rows));
+        state.reserve(rows);
+        Self::Eager(state)
+    }
+
+    /// Leaves the rows to who goes on behind them.
+    pub(crate) fn leave(self, kept: &mut KeptThinker) {
+        match self {
+            Self::Captured(steps, _) => kept.leave(None, Some(steps.ticket())),
+            Self::Eager(state) => kept.leave(Some(state), None),
         }
     }
 
@@ -95,6 +117,8 @@ impl<'a> Decoding<'a> {
         } = place;
         match self {
             Self::Captured(steps, running) => {
+                // The step writes the rows, and the state counts them.
+                steps.state.advance(1);
                 let decoder = &mut steps.decoder;
                 if !greedy {
                     *running = false;
@@ -120,10 +144,10 @@ impl<'a> Decoding<'a> {
 fn failed(error: DecodeError) -> Error {
     match error {
         DecodeError::NotFinite => Error::NotFinite {
-            stage: "the thinker",
+            stage: Stage::Thinker.name(),
         },
         DecodeError::Device(cause) => Error::Stage {
-            stage: "the thinker",
+            stage: Stage::Thinker.name(),
             cause,
         },
     }

@@ -60,6 +60,11 @@ pub enum Error {
         /// Longest sequence.
         context: usize,
     },
+    /// A conversation's next turn was sent too early.
+    #[error(
+        "the last answer is still being made: read it to its end or drop it before the next turn"
+    )]
+    Busy,
     /// The model does not fit the memory.
     #[error(
         "the model takes {} with a context of {context} tokens, and may take {}",
@@ -132,14 +137,14 @@ impl Error {
             Self::Config(error) => error.hint(),
             Self::Load(error) => error.hint(),
             Self::Processor(error) => error.hint(),
-            Self::PromptTooLong { .. } => Some("shorten the prompt or take smaller media; --max-context raises a limit that was set below the model's".into()),
+            Self::PromptTooLong { .. } => Some("shorten the prompt or take smaller media; --on-overflow drop-oldest forgets old turns, --max-context raises a limit that was set below the model's".into()),
             Self::DoesNotFit { longest: 0, .. } => Some(
                 "quantize on loading with --quantize nvfp4, or answer in text alone, without talker and code2wav"
                     .into(),
             ),
-            Self::DoesNotFit { longest, .. } => Some(format!(
-                "--max-context {longest} would fit"
-            )),
+            Self::DoesNotFit { longest, .. } => {
+                Some(format!("--max-context {longest} would fit"))
+            }
             Self::BenchTooLong { .. } => {
                 Some("lower --prompt-tokens or --decode-tokens, or raise --max-context".into())
             }

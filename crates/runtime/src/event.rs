@@ -72,13 +72,16 @@ impl Speech {
 pub struct Usage {
     /// Tokens of the prompt, with one for every encoder row.
     pub prompt_tokens: usize,
+    /// Those of them that were kept from the turn before.
+    pub cached_tokens: usize,
     /// Tokens of the answer.
     pub completion_tokens: usize,
     /// Frames of speech.
     pub audio_frames: usize,
 }
 
-/// How long the parts of a request took; times of events count from the request.
+/// How long the parts of a request took: times of events count from the request; of what is done at the same time as
+/// something else, the time that it was at work, without what it waited.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Timings {
     /// Reading media, tokenizing, and encoders.
@@ -87,7 +90,7 @@ pub struct Timings {
     pub prefill: Duration,
     /// When the first token was known.
     pub first_token: Duration,
-    /// All tokens after the first.
+    /// The thinker at all tokens after the first.
     pub decode: Duration,
     /// When the first samples were given out.
     pub first_audio: Option<Duration>,

@@ -1,8 +1,16 @@
 //! Run Qwen3-Omni: text, audio, image and video in; text and speech out.
 //!
 //! A request becomes a prompt ([`burn_omni_model::processor`]), the thinker answers it a token at a time, the talker
-//! turns the answer's tokens into frames of codes, code2wav turns frames into samples. [`Engine::generate`] runs this on
-//! a thread of its own and gives an iterator of [`Event`]s; dropping the iterator ends the work within one step.
+//! turns the answer's tokens into frames of codes, code2wav turns frames into samples. [`Engine::generate`] runs these three
+//! on threads of their own and gives an iterator of [`Event`]s, text and samples as they are made; dropping the iterator ends
+//! the work within one step. [`Engine::conversation`] does the same turn by turn, and keeps what the model has of earlier
+//! turns. An engine is shared by cloning it: all answers may be made at once.
+//!
+//! | feature | what it adds |
+//! |---|---|
+//! | `flex` (default) | the CPU backend |
+//! | `futures` | `futures_core::Stream` for [`Stream`] |
+//! | `voice` | the example that plays |
 //!
 //! ```no_run
 //! use burn_omni::{Content, Device, Engine, EngineConfig, Event, Request};
@@ -20,29 +28,43 @@
 //! ```
 
 pub mod bench;
+mod conversation;
 mod decoding;
 mod engine;
+mod engine_config;
 mod error;
 mod event;
+mod exclusive;
+mod kept;
 mod loading;
 mod memory;
+mod numbers;
 mod pipeline;
+mod progress;
 mod request;
 pub mod sampler;
+mod schedule;
+mod sound;
 mod speech;
+mod stages;
 mod stream;
+mod talk;
+mod think;
+mod turns;
 mod wav;
 
 pub use burn::tensor::Device;
 pub use burn_omni_model::config::Config;
 pub use burn_omni_model::processor::media::Pcm;
-pub use burn_omni_model::processor::{Conversation, MediaInput, Message, Role};
-pub use engine::{Engine, EngineConfig, LoadProgress, Quantize};
+pub use burn_omni_model::processor::{Conversation as Messages, MediaInput, Message, Role};
+pub use conversation::Conversation;
+pub use engine::Engine;
+pub use engine_config::{EngineConfig, LoadProgress, Quantize};
 pub use error::Error;
 pub use event::{Answer, Event, FinishReason, Speech, Timings, Usage};
 pub use loading::usual_context;
 pub use memory::{ComponentMemory, MemoryPlan, Room};
-pub use request::{Content, Request, SpeechRequest};
+pub use request::{Content, Overflow, Request, SpeechRequest};
 pub use sampler::Sampling;
 pub use stream::Stream;
 pub use wav::{WavWriter, to_i16};

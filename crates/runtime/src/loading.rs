@@ -12,8 +12,8 @@ use burn_omni_quant::checkpoint::{Checkpoint, Component, TensorSet};
 use burn_omni_quant::formats::{self, AtLoad, QuantConfig};
 use burn_omni_quant::{LoadOptions, Warnings, Weights, check, load};
 
-use crate::engine::speaker;
 use crate::speech::SpeechModel;
+use crate::stages::speaker;
 use crate::{EngineConfig, Error, LoadProgress};
 
 /// A checkpoint that was opened and whose side files were read.

@@ -1,215 +1,192 @@
-//! A request from prompt to answer.
+//! A request from prompt to answer: three loops, each on a thread of its own, joined by bounded channels.
+//!
+//! The thinker hands its prompt and then every token to the talker ([`Said`]), the talker every frame to code2wav
+//! ([`Spoken`]); text and samples go to the reader as they are made. A loop that ends before it is done ends the others:
+//! it says so to all before their next unit of work, and its channels close, so that nobody waits for it.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::sync::mpsc::sync_channel;
+use std::thread;
 use std::time::Instant;
 
-use burn::tensor::{DType, Tensor};
-use burn_omni_model::processor::Prompt;
+use burn::tensor::Tensor;
+use burn_omni_model::processor::{Prompt, TextStream};
 
-use crate::decoding::{Decoding, Next, Place};
-use crate::engine::Model;
-use crate::memory::prefill_rows;
-use crate::request::Media;
-use crate::sampler::{Random, Sampler};
-use crate::speech::Speaker;
-use crate::stream::{Sink, Stopped};
-use crate::{Answer, Error, Event, FinishReason, Request};
+use crate::kept::Kept;
+use crate::progress::Progress;
+use crate::schedule::Stage;
+use crate::sound::Sound;
+use crate::stages::Stages;
+use crate::stream::{Sink, Stopped, describe};
+use crate::talk::{Talking, Voice};
+use crate::think::Thinking;
+use crate::turns::{Answering, Turns};
+use crate::{Answer, Error, Request, SpeechRequest};
 
-/// Longest answer when neither the request nor the checkpoint says it (the reference's `thinker_max_new_tokens`).
-const MAX_NEW_TOKENS: usize = 1024;
-/// Stage numbers of the draws.
-pub(crate) const THINKER_STAGE: u32 = 0;
-pub(crate) const TALKER_STAGE: u32 = 1;
-pub(crate) const PREDICTOR_STAGE: u32 = 2;
+/// Tokens that the thinker may be ahead of the talker: as many as the reference ever speaks.
+const TOKENS_AHEAD: usize = 4096;
+/// Frames that the talker may be ahead of code2wav, which collects those of a packet itself.
+const FRAMES_AHEAD: usize = 32;
 
 /// One request being answered.
 pub(crate) struct Job<'a> {
-    model: &'a Model,
-    request: Request,
-    sink: &'a Sink,
-    started: Instant,
-    answer: Answer,
+    pub(crate) stages: &'a Stages,
+    pub(crate) turns: &'a Turns,
+    pub(crate) request: &'a Request,
+    pub(crate) sink: &'a Sink,
+    pub(crate) progress: &'a Progress,
+    /// When it was asked.
+    pub(crate) started: Instant,
 }
 
-/// What the thinker leaves for the talker.
-pub(crate) struct Thought {
-    pub(crate) prompt: Prompt,
-    /// Input embeddings of the prompt, `[prompt, hidden]`.
+/// What is answered.
+pub(crate) struct Question {
+    pub(crate) prompt: Arc<Prompt>,
+    /// Tokens to text, where somebody reads it.
+    pub(crate) text: Option<TextStream>,
+}
+
+/// What the thinker tells the talker.
+pub(crate) enum Said {
+    /// The prompt, once it has passed.
+    Heard(Box<Heard>),
+    /// A token that another one follows: the last token of an answer is never spoken.
+    Token(u32),
+    /// The token before was the last that is spoken.
+    End,
+}
+
+/// The thinker's prompt.
+pub(crate) struct Heard {
+    pub(crate) prompt: Arc<Prompt>,
+    /// Input embeddings, `[prompt, hidden]`.
     pub(crate) embeds: Tensor<2>,
-    /// Accepted hidden rows of the prompt, `[prompt, hidden]`.
+    /// Accepted hidden rows, `[prompt, hidden]`.
     pub(crate) accepted: Tensor<2>,
-    /// The tokens of the answer, the one that ended it included.
-    pub(crate) token_ids: Vec<u32>,
 }
 
-impl<'a> Job<'a> {
-    pub(crate) fn new(model: &'a Model, request: Request, sink: &'a Sink) -> Self {
-        Self {
-            model,
-            request,
-            sink,
-            started: Instant::now(),
-            answer: Answer::default(),
-        }
+/// What the talker tells code2wav.
+pub(crate) enum Spoken {
+    /// The codes of a frame.
+    Frame(Vec<u32>),
+    /// The frame before was the last.
+    End,
+}
+
+impl Job<'_> {
+    /// Answers, and leaves in `kept` what the next answer of a conversation goes on behind.
+    pub(crate) fn run(&self, question: Question, kept: &mut Kept) -> Result<Answer, Stopped> {
+        let speech = self.request.speech.as_ref();
+        let answering = self.turns.answer(speech.map(|speech| speech.first_chunk));
+        let mut answer = match speech {
+            None => self.guard(Stage::Thinker, || {
+                let seat = answering.seat(Stage::Thinker, self.sink);
+                Thinking::new(self, &seat, None, &mut kept.thinker).think(question)
+            })?,
+            Some(speech) => self.speak(question, speech, (&answering, kept))?,
+        };
+        answer.timings.total = self.started.elapsed();
+        Ok(answer)
     }
 
-    pub(crate) fn run(mut self) -> Result<(), Stopped> {
-        let prompt = self.prepare()?;
-        let thought = self.think(prompt)?;
-        if let (Some(speech), Some(thought)) = (self.request.speech.clone(), thought) {
-            let speaker = Speaker::new(self.model, &speech, self.request.seed)?;
-            speaker.speak(&thought, self.sink, self.started, &mut self.answer)?;
-        }
-        self.answer.timings.total = self.started.elapsed();
-        self.sink.send(Event::Done(Box::new(self.answer)))?;
-        Ok(())
-    }
-
-    /// Reads the media and makes the prompt.
-    fn prepare(&mut self) -> Result<Prompt, Stopped> {
-        let processor = &self.model.processor;
-        let sound = self.request.use_audio_in_video;
-        let conversation =
-            self.request
-                .conversation
-                .clone()
-                .map_media(|kind, medium| match medium {
-                    Media::Decoded(medium) => Ok(medium),
-                    Media::File(path) => processor.read(kind, &path, sound),
-                });
-        let prompt = processor.prepare(&conversation?)?;
-        let (length, context) = (prompt.ids.len(), self.model.context);
-        if length >= context {
-            return Err(Error::PromptTooLong {
-                prompt: length,
-                context,
-            }
-            .into());
-        }
-        self.answer.usage.prompt_tokens = length;
-        Ok(prompt)
-    }
-
-    /// Answers in text; what the talker needs is kept when speech was asked for.
-    fn think(&mut self, prompt: Prompt) -> Result<Option<Thought>, Stopped> {
-        let thinker = &self.model.thinker;
-        let rows = thinker.embed(&prompt);
-        self.answer.timings.prepare = self.started.elapsed();
-        let length = prompt.ids.len();
-        let limit = self.max_tokens(length);
-        let mut decoding = Decoding::new(thinker, self.model.captured.as_ref(), length + limit);
-        let mut accepted = Vec::new();
-        let mut logits = Vec::new();
-        let chunk = prefill_rows(self.model.captured.is_some());
-        for start in (0..length).step_by(chunk) {
-            self.sink.check()?;
-            let range = start..(start + chunk).min(length);
-            let positions = &prompt.positions;
-            let rope = thinker
-                .rope([&positions.t, &positions.h, &positions.w].map(|axis| &axis[range.clone()]));
-            let output = thinker.forward(&rows.slice(range), &rope, decoding.state());
-            accepted.extend(output.accepted.filter(|_| self.request.speech.is_some()));
-            logits = values(output.logits);
-        }
-        self.answer.timings.prefill = self.started.elapsed() - self.answer.timings.prepare;
-        self.decode(logits, &prompt, decoding, limit)?;
-        Ok((!accepted.is_empty()).then(|| Thought {
-            embeds: rows.embeds,
-            accepted: Tensor::cat(accepted, 0),
-            token_ids: self.answer.token_ids.clone(),
-            prompt,
-        }))
-    }
-
-    /// Samples tokens until the answer ends.
-    fn decode(
-        &mut self,
-        logits: Vec<f32>,
-        prompt: &Prompt,
-        mut decoding: Decoding<'_>,
-        limit: usize,
-    ) -> Result<(), Stopped> {
-        let model = self.model;
-        let mut text = model.processor.tokenizer().stream(true);
-        let sampling = self.request.sampling.unwrap_or_else(|| model.sampling());
-        let mut sampler = Sampler::new(sampling, Random::new(self.request.seed, THINKER_STAGE));
-        sampler.observe(&prompt.ids);
-        self.answer.finish_reason = FinishReason::Length;
-        let mut next = Next::Scores(logits);
-        for step in 0..limit {
-            let early = step < self.request.min_tokens;
-            let id = match next {
-                Next::Token(id) => id,
-                Next::Scores(scores) => {
-                    finite("the thinker", &scores)?;
-                    sampler.sample(scores, |id| !early || !self.ends(id as u32))
-                }
+    /// Answers in text and in speech.
+    fn speak(
+        &self,
+        question: Question,
+        speech: &SpeechRequest,
+        (answering, kept): (&Answering<'_>, &mut Kept),
+    ) -> Result<Answer, Stopped> {
+        let Kept { thinker, talker } = kept;
+        let voice = Voice::new(self.stages, speech)?;
+        let (says, said) = sync_channel(TOKENS_AHEAD);
+        let (speaks, spoken) = sync_channel(FRAMES_AHEAD);
+        let (thought, talked, sounded) = thread::scope(|scope| {
+            let talks = move || {
+                self.guard(Stage::Talker, || {
+                    let seat = answering.seat(Stage::Talker, self.sink);
+                    Talking::new(self, &seat, voice, speaks).talk(&said, talker)
+                })
             };
-            if step == 0 {
-                self.answer.timings.first_token = self.started.elapsed();
-            }
-            self.answer.token_ids.push(id);
-            if self.ends(id) {
-                self.answer.finish_reason = FinishReason::Stop;
-                break;
-            }
-            self.give(text.push(id))?;
-            if step + 1 == limit {
-                break;
-            }
-            self.sink.check()?;
-            let len = prompt.ids.len() + step;
-            let place = Place {
-                token: id,
-                len,
-                position: prompt.positions.decoded(len),
+            let sounds = move || {
+                self.guard(Stage::Code2Wav, || {
+                    let seat = answering.seat(Stage::Code2Wav, self.sink);
+                    Sound::new(self, &seat, speech).sound(&spoken)
+                })
             };
-            let greedy = sampling.is_greedy() && step + 1 >= self.request.min_tokens;
-            next = decoding.pass(&model.thinker, place, greedy)?;
+            let talker = start(scope, "talker", talks);
+            let code2wav = start(scope, "code2wav", sounds);
+            if talker.is_err() || code2wav.is_err() {
+                self.sink.stop();
+            }
+            let thought = self.guard(Stage::Thinker, || {
+                let seat = answering.seat(Stage::Thinker, self.sink);
+                Thinking::new(self, &seat, Some(says), thinker).think(question)
+            });
+            let joined = "panics of a loop are caught in it";
+            (
+                thought,
+                talker.and_then(|talker| talker.join().expect(joined)),
+                code2wav.and_then(|code2wav| code2wav.join().expect(joined)),
+            )
+        });
+        let (mut answer, talked, sounded) = first_failure(thought, talked, sounded)?;
+        answer.timings.talker = talked.busy;
+        answer.timings.code2wav = sounded.busy;
+        answer.timings.first_audio = sounded.first;
+        answer.usage.audio_frames = talked.speech.codes.len();
+        let mut speech = talked.speech;
+        speech.samples = sounded.samples;
+        answer.speech = Some(speech);
+        Ok(answer)
+    }
+
+    /// Runs a loop on its queue of the device. When it fails, the others end before their next unit of work.
+    fn guard<T>(
+        &self,
+        stage: Stage,
+        work: impl FnOnce() -> Result<T, Stopped>,
+    ) -> Result<T, Stopped> {
+        let outcome = catch_unwind(AssertUnwindSafe(|| self.stages.on_queue(work)));
+        let outcome = outcome.unwrap_or_else(|panic| {
+            let stage = stage.name();
+            let cause = describe(panic.as_ref());
+            Err(Error::Stage { stage, cause }.into())
+        });
+        if outcome.is_err() {
+            self.sink.stop();
         }
-        self.give(text.finish())?;
-        self.answer.usage.completion_tokens = self.answer.token_ids.len();
-        self.answer.timings.decode = self.started.elapsed() - self.answer.timings.first_token;
-        Ok(())
-    }
-
-    fn give(&mut self, text: Option<String>) -> Result<(), Stopped> {
-        if let Some(text) = text {
-            self.answer.text.push_str(&text);
-            self.sink.send(Event::Text(text))?;
-        }
-        Ok(())
-    }
-
-    fn ends(&self, id: u32) -> bool {
-        let also = &self.model.config.generation.eos_token_id;
-        id == self.model.ids.im_end || also.as_ref().is_some_and(|ids| ids.contains(&id))
-    }
-
-    fn max_tokens(&self, prompt: usize) -> usize {
-        let configured = self.model.config.generation.max_new_tokens;
-        let wanted = self
-            .request
-            .max_tokens
-            .or(configured)
-            .unwrap_or(MAX_NEW_TOKENS);
-        wanted.min(self.model.context - prompt)
+        outcome
     }
 }
 
-/// The numbers of one row of logits.
-pub(crate) fn values(logits: Tensor<2>) -> Vec<f32> {
-    logits
-        .cast(DType::F32)
-        .into_data()
-        .try_to_vec()
-        .expect("the tensor was cast to f32")
+/// Starts a loop's thread; where the system has none left, the loop never was.
+fn start<'scope, T: Send + 'scope>(
+    scope: &'scope thread::Scope<'scope, '_>,
+    name: &str,
+    work: impl FnOnce() -> Result<T, Stopped> + Send + 'scope,
+) -> Result<thread::ScopedJoinHandle<'scope, Result<T, Stopped>>, Stopped> {
+    let started = thread::Builder::new()
+        .name(name.into())
+        .spawn_scoped(scope, work);
+    started.map_err(|error| Stopped::Failed(Error::Device(format!("no thread: {error}"))))
 }
 
-/// An error when a stage gave NaN or infinite values, which every choice after them would hide.
-pub(crate) fn finite(stage: &'static str, values: &[f32]) -> Result<(), Error> {
-    if values.iter().all(|value| value.is_finite()) {
-        Ok(())
-    } else {
-        Err(Error::NotFinite { stage })
+/// What all loops did; else what went wrong, and not that the others ended for it.
+fn first_failure<A, B>(
+    thought: Result<Answer, Stopped>,
+    talked: Result<A, Stopped>,
+    sounded: Result<B, Stopped>,
+) -> Result<(Answer, A, B), Stopped> {
+    match (thought, talked, sounded) {
+        (Ok(thought), Ok(talked), Ok(sounded)) => Ok((thought, talked, sounded)),
+        (Err(Stopped::Failed(error)), ..)
+        | (_, Err(Stopped::Failed(error)), _)
+        | (.., Err(Stopped::Failed(error))) => Err(Stopped::Failed(error)),
+        _ => Err(Stopped::Cancelled),
     }
 }
+
+#[cfg(test)]
+#[path = "pipeline_tests.rs"]
+mod tests;

@@ -81,7 +81,7 @@ pub struct SpeechRequest {
     pub max_frames: Option<usize>,
     /// Frames of the first packet of samples.
     pub first_chunk: usize,
-    /// Frames of the packets after it.
+    /// Frames of the largest packets; those before them double, so that a player's reserve grows with them.
     pub chunk: usize,
 }
 
@@ -98,6 +98,17 @@ impl Default for SpeechRequest {
     }
 }
 
+/// What happens to a conversation that the context has no room for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Overflow {
+    /// The request is refused.
+    #[default]
+    Error,
+    /// The oldest turns are forgotten, each question with its answer, until there is room for an answer: a quarter of the
+    /// context, or as much as the answer may take. System turns and the last question stay.
+    DropOldest,
+}
+
 /// A conversation whose next turn is the assistant's, and how to answer it.
 #[derive(Clone, Debug)]
 pub struct Request {
@@ -108,6 +119,9 @@ pub struct Request {
     pub(crate) seed: u64,
     pub(crate) speech: Option<SpeechRequest>,
     pub(crate) use_audio_in_video: bool,
+    pub(crate) on_overflow: Overflow,
+    /// Whether nothing but its limits ends the answer.
+    pub(crate) endless: bool,
 }
 
 impl Default for Request {
@@ -131,6 +145,8 @@ impl Request {
             seed: 0,
             speech: None,
             use_audio_in_video: false,
+            on_overflow: Overflow::Error,
+            endless: false,
         }
     }
 
@@ -222,6 +238,13 @@ impl Request {
     #[must_use]
     pub fn use_audio_in_video(mut self, heard: bool) -> Self {
         self.use_audio_in_video = heard;
+        self
+    }
+
+    /// What happens when the context has no room; without it the request is refused.
+    #[must_use]
+    pub fn on_overflow(mut self, on_overflow: Overflow) -> Self {
+        self.on_overflow = on_overflow;
         self
     }
 

@@ -95,6 +95,12 @@ impl Sampler {
         }
     }
 
+    /// Whether the largest of the model's own logits is chosen.
+    #[must_use]
+    pub fn is_greedy(&self) -> bool {
+        self.sampling.is_greedy()
+    }
+
     /// Counts `ids` as having occurred.
     pub fn observe(&mut self, ids: &[u32]) {
         if self.sampling.repetition_penalty == 1.0 {

@@ -1,10 +1,10 @@
 //! An answer in the making.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
-use std::task::Poll;
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, sync_channel};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::task::{Poll, Waker};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -19,25 +19,97 @@ pub struct Stream {
     events: Option<Receiver<Result<Event, Error>>>,
     cancel: Arc<AtomicBool>,
     worker: Option<JoinHandle<()>>,
+    read: Option<Arc<Mutex<Read>>>,
+    #[cfg_attr(
+        not(feature = "futures"),
+        expect(dead_code, reason = "only futures are woken")
+    )]
+    bell: Arc<Bell>,
+}
+
+/// Wakes a reader that does not wait.
+#[derive(Debug, Default)]
+struct Bell(Mutex<Option<Waker>>);
+
+impl Bell {
+    /// Wakes this reader at the next event or at the end.
+    #[cfg(feature = "futures")]
+    fn set(&self, waker: &Waker) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(waker.clone());
+    }
+
+    fn ring(&self) {
+        let waker = self.0.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(waker) = waker {
+            waker.wake();
+        }
+    }
+}
+
+/// Rings when the worker is gone and no event can come.
+struct AtEnd(Arc<Bell>);
+
+impl Drop for AtEnd {
+    fn drop(&mut self) {
+        self.0.ring();
+    }
+}
+
+/// What a reader took.
+#[derive(Debug, Default)]
+pub(crate) struct Read {
+    pub(crate) text: String,
 }
 
 /// The worker's end of a stream.
 pub(crate) struct Sink {
     events: SyncSender<Result<Event, Error>>,
     cancel: Arc<AtomicBool>,
+    bell: Arc<Bell>,
 }
 
-/// The reader is gone.
+/// The reader is gone, or another loop ended.
 #[derive(Debug)]
 pub(crate) struct Cancelled;
 
 impl Sink {
-    /// Gives an event out; waits while the reader is behind.
-    pub(crate) fn send(&self, event: Event) -> Result<(), Cancelled> {
-        self.events.send(Ok(event)).map_err(|_| Cancelled)
+    /// A sink and what comes out of it, without a worker.
+    pub(crate) fn channel() -> (Self, Receiver<Result<Event, Error>>) {
+        let (events, receiver) = sync_channel(WAITING);
+        let (cancel, bell) = (Arc::default(), Arc::default());
+        let sink = Self {
+            events,
+            cancel,
+            bell,
+        };
+        (sink, receiver)
     }
 
-    /// Whether the reader still wants the answer; asked before every step.
+    /// Gives an event out; waits while the reader is behind.
+    pub(crate) fn send(&self, event: Event) -> Result<(), Cancelled> {
+        self.events.send(Ok(event)).map_err(|_| Cancelled)?;
+        self.bell.ring();
+        Ok(())
+    }
+
+    /// The same without waiting: gives the event back where the reader is behind.
+    pub(crate) fn offer(&self, event: Event) -> Result<Option<Event>, Cancelled> {
+        match self.events.try_send(Ok(event)) {
+            Ok(()) => {
+                self.bell.ring();
+                Ok(None)
+            }
+            Err(TrySendError::Full(event)) => Ok(event.ok()),
+            Err(TrySendError::Disconnected(_)) => Err(Cancelled),
+        }
+    }
+
+    /// Ends the work before its next step, for another reason than that the reader is gone.
+    pub(crate) fn stop(&self) {
+        self.cancel.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether the answer is still wanted; asked before every step.
     pub(crate) fn check(&self) -> Result<(), Cancelled> {
         if self.cancel.load(Ordering::Relaxed) {
             Err(Cancelled)
@@ -69,13 +141,12 @@ impl<E: Into<Error>> From<E> for Stopped {
 impl Stream {
     /// Runs `work` on a thread of its own.
     pub(crate) fn spawn(work: impl FnOnce(&Sink) -> Result<(), Stopped> + Send + 'static) -> Self {
-        let (sender, events) = sync_channel(WAITING);
-        let cancel = Arc::new(AtomicBool::new(false));
-        let sink = Sink {
-            events: sender,
-            cancel: cancel.clone(),
-        };
+        let (sink, events) = Sink::channel();
+        let (cancel, bell) = (sink.cancel.clone(), sink.bell.clone());
         let worker = std::thread::spawn(move || {
+            // Dropped in the order of their making turned round: the sink goes before the bell rings.
+            let _end = AtEnd(sink.bell.clone());
+            let sink = sink;
             let outcome = catch_unwind(AssertUnwindSafe(|| work(&sink)));
             let error = match outcome {
                 Ok(Ok(()) | Err(Stopped::Cancelled)) => return,
@@ -92,6 +163,21 @@ impl Stream {
             events: Some(events),
             cancel,
             worker: Some(worker),
+            read: None,
+            bell,
+        }
+    }
+
+    /// The same with a record of what the reader takes.
+    pub(crate) fn read_by(mut self, read: Arc<Mutex<Read>>) -> Self {
+        self.read = Some(read);
+        self
+    }
+
+    fn note(&self, event: &Result<Event, Error>) {
+        if let (Some(read), Ok(Event::Text(text))) = (&self.read, event) {
+            let mut read = read.lock().unwrap_or_else(PoisonError::into_inner);
+            read.text.push_str(text);
         }
     }
 }
@@ -103,7 +189,10 @@ impl Stream {
             return Poll::Ready(None);
         };
         match events.recv_timeout(limit) {
-            Ok(event) => Poll::Ready(Some(event)),
+            Ok(event) => {
+                self.note(&event);
+                Poll::Ready(Some(event))
+            }
             Err(RecvTimeoutError::Timeout) => Poll::Pending,
             Err(RecvTimeoutError::Disconnected) => Poll::Ready(None),
         }
@@ -111,7 +200,7 @@ impl Stream {
 }
 
 /// What a panic said.
-fn describe(panic: &(dyn std::any::Any + Send)) -> String {
+pub(crate) fn describe(panic: &(dyn std::any::Any + Send)) -> String {
     let text = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
     text.or_else(|| panic.downcast_ref::<String>().cloned())
         .unwrap_or_else(|| "unknown cause".into())
@@ -121,7 +210,25 @@ impl Iterator for Stream {
     type Item = Result<Event, Error>;
 
     fn next(&mut self) -> Option<Self::Item> {
-        self.events.as_ref()?.recv().ok()
+        let event = self.events.as_ref()?.recv().ok()?;
+        self.note(&event);
+        Some(event)
+    }
+}
+
+/// Events for executors of futures. What waits is woken by the loops; dropping it still waits for the step at hand.
+#[cfg(feature = "futures")]
+impl futures_core::Stream for Stream {
+    type Item = Result<Event, Error>;
+
+    fn poll_next(
+        self: std::pin::Pin<&mut Self>,
+        context: &mut std::task::Context<'_>,
+    ) -> Poll<Option<Self::Item>> {
+        let stream = self.get_mut();
+        // Whoever rings after this wakes the reader, and whatever came before is seen below.
+        stream.bell.set(context.waker());
+        stream.next_within(Duration::ZERO)
     }
 }
 

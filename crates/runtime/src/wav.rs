@@ -1,6 +1,6 @@
-//! Samples to a WAV file that exists only when it is whole, and to raw PCM.
+//! Samples to a WAV file that exists only when it is whole, to one that a pipe carries as it is made, and to raw PCM.
 
-use std::fs::{self, File};
+use std::fs::{self, File, OpenOptions};
 use std::io::{self, BufWriter, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 
@@ -21,73 +21,93 @@ pub fn to_i16(sample: f32) -> i16 {
 
 /// A mono 16-bit WAV file in the making. It lies beside its final place under another name until it is finished;
 /// dropped before, it is removed.
+///
+/// Where the place is a pipe or a device, samples go there as they are made. The header is then that of a stream whose
+/// length nobody knows yet: both sizes are the largest that there are.
 #[derive(Debug)]
 pub struct WavWriter {
     out: BufWriter<File>,
-    part: PathBuf,
+    /// The file beside the final place; none for a pipe.
+    part: Option<PathBuf>,
     path: PathBuf,
     sample_rate: u32,
     samples: u32,
-    finished: bool,
 }
 
 impl WavWriter {
-    /// Opens a file beside `path`.
+    /// Opens a file beside `path`, or the pipe that `path` is.
     ///
     /// # Errors
     /// When the folder does not exist or cannot be written to.
     pub fn create(path: &Path, sample_rate: u32) -> Result<Self, Error> {
-        let name = path.file_name().ok_or_else(|| Error::Write {
-            path: path.into(),
-            cause: io::Error::new(io::ErrorKind::InvalidInput, "it is a folder"),
-        })?;
-        let odd = match fs::metadata(path) {
-            Ok(found) if found.is_dir() => Some("it is a folder"),
-            Ok(found) if !found.is_file() => Some("it is a device or a pipe, expected a file"),
-            _ => None,
-        };
-        if let Some(odd) = odd {
-            let cause = io::Error::new(io::ErrorKind::InvalidInput, odd);
-            return Err(Error::Write {
-                path: path.into(),
-                cause,
-            });
-        }
-        let part = path.with_file_name(format!(
-            ".{}.{}.part",
-            name.to_string_lossy(),
-            std::process::id()
-        ));
         let failed = |cause| Error::Write {
             path: path.into(),
             cause,
         };
-        let out = BufWriter::new(File::create(&part).map_err(failed)?);
+        let folder = || {
+            failed(io::Error::new(
+                io::ErrorKind::InvalidInput,
+                "it is a folder",
+            ))
+        };
+        let name = path.file_name().ok_or_else(folder)?;
+        let part = match fs::metadata(path) {
+            Ok(found) if found.is_dir() => return Err(folder()),
+            Ok(found) if !found.is_file() => None,
+            _ => {
+                let (name, process) = (name.to_string_lossy(), std::process::id());
+                Some(path.with_file_name(format!(".{name}.{process}.part")))
+            }
+        };
+        let file = match &part {
+            Some(part) => File::create(part),
+            None => OpenOptions::new().write(true).open(path),
+        };
         let mut writer = Self {
-            out,
+            out: BufWriter::new(file.map_err(failed)?),
             part,
             path: path.into(),
             sample_rate,
             samples: 0,
-            finished: false,
         };
         writer.header().map_err(failed)?;
         Ok(writer)
     }
 
+    /// Whether a file can be written there, as far as that is known without opening a pipe.
+    ///
+    /// # Errors
+    /// As [`Self::create`].
+    pub fn check(path: &Path) -> Result<(), Error> {
+        match fs::metadata(path) {
+            Ok(found) if !found.is_file() && !found.is_dir() => Ok(()),
+            _ => Self::create(path, 1).map(drop),
+        }
+    }
+
     /// Appends samples in `[-1, 1]`.
     ///
     /// # Errors
-    /// When the disk does not take them.
+    /// When the disk or the reader of the pipe does not take them.
     pub fn write(&mut self, samples: &[f32]) -> Result<(), Error> {
         let bytes: Vec<u8> = samples
             .iter()
             .flat_map(|x| to_i16(*x).to_le_bytes())
             .collect();
-        self.samples += u32::try_from(samples.len()).expect("a packet is short");
-        self.out
-            .write_all(&bytes)
-            .map_err(|cause| self.failed(cause))
+        let count = u32::try_from(samples.len()).expect("a packet is short");
+        self.samples = self.samples.saturating_add(count);
+        let mut written = self.out.write_all(&bytes);
+        if self.part.is_none() {
+            // Who reads a pipe plays what comes.
+            written = written.and_then(|()| self.out.flush());
+        }
+        written.map_err(|cause| self.failed(cause))
+    }
+
+    /// Samples that were appended.
+    #[must_use]
+    pub fn samples(&self) -> u32 {
+        self.samples
     }
 
     /// Completes the header and moves the file to its place.
@@ -95,6 +115,9 @@ impl WavWriter {
     /// # Errors
     /// When the disk does not take what is left.
     pub fn finish(mut self) -> Result<(), Error> {
+        let Some(part) = self.part.clone() else {
+            return self.out.flush().map_err(|cause| self.failed(cause));
+        };
         let done = self
             .out
             .seek(SeekFrom::Start(0))
@@ -103,13 +126,11 @@ impl WavWriter {
         done.and_then(|()| self.out.get_ref().sync_all())
             // Through a link the file that it names is replaced, not the link.
             .and_then(|()| {
-                fs::rename(
-                    &self.part,
-                    fs::canonicalize(&self.path).unwrap_or(self.path.clone()),
-                )
+                let place = fs::canonicalize(&self.path);
+                fs::rename(&part, place.unwrap_or(self.path.clone()))
             })
             .map_err(|cause| self.failed(cause))?;
-        self.finished = true;
+        self.part = None;
         Ok(())
     }
 
@@ -121,10 +142,13 @@ impl WavWriter {
     }
 
     fn header(&mut self) -> io::Result<()> {
-        let data = self.samples.saturating_mul(2);
+        let data = match self.part {
+            Some(_) => self.samples.saturating_mul(2),
+            None => u32::MAX,
+        };
         let mut header = Vec::with_capacity(HEADER as usize);
         header.extend(b"RIFF");
-        header.extend((HEADER - 8 + data).to_le_bytes());
+        header.extend(data.saturating_add(HEADER - 8).to_le_bytes());
         header.extend(b"WAVEfmt ");
         header.extend(16_u32.to_le_bytes());
         header.extend(1_u16.to_le_bytes()); // PCM
@@ -141,9 +165,9 @@ impl WavWriter {
 
 impl Drop for WavWriter {
     fn drop(&mut self) {
-        if !self.finished {
+        if let Some(part) = &self.part {
             // Nothing more can be done about a file that cannot be removed.
-            let _ = fs::remove_file(&self.part);
+            let _ = fs::remove_file(part);
         }
     }
 }
@@ -180,6 +204,35 @@ mod tests {
             1,
             "nothing half-written stays"
         );
+    }
+
+    /// A pipe that has a name, where there are any.
+    #[cfg(unix)]
+    #[test]
+    fn a_pipe_carries_samples_as_they_are_made() {
+        use std::io::Read;
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("pipe");
+        let made = std::process::Command::new("mkfifo").arg(&path).status();
+        assert!(made.unwrap().success());
+        WavWriter::check(&path).unwrap();
+        let writer = {
+            let path = path.clone();
+            std::thread::spawn(move || WavWriter::create(&path, 24_000).unwrap())
+        };
+        let mut pipe = File::open(&path).unwrap();
+        let mut writer = writer.join().unwrap();
+        writer.write(&[1.0, -1.0]).unwrap();
+        // The writer is not finished, and what it wrote is there.
+        let mut bytes = [0; 48];
+        pipe.read_exact(&mut bytes).unwrap();
+        assert_eq!(&bytes[..4], b"RIFF");
+        assert_eq!([&bytes[4..8], &bytes[40..44]], [[0xff; 4]; 2]);
+        assert_eq!(bytes[44..], [0xff, 0x7f, 0x01, 0x80]);
+        assert_eq!(writer.samples(), 2);
+        writer.finish().unwrap();
+        let names = fs::read_dir(dir.path()).unwrap();
+        assert_eq!(names.count(), 1, "the pipe alone");
     }
 
     #[test]

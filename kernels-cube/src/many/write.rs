@@ -5,6 +5,7 @@ use cubecl::prelude::*;
 use super::kernel::Place;
 use super::stage::Stage;
 use super::work::{GROUP, Mode, Work};
+use crate::math::silu;
 use crate::packed::tiles::ROWS;
 use crate::packed::tiles::decode::RESTORE;
 
@@ -56,13 +57,8 @@ pub(super) fn write<Y: Float>(
                 if column < place.end {
                     if comptime!(work.mode == Mode::GateUp) {
                         if lo_row < place.rows {
-                            let value = lo / (1.0f32 + (-lo).exp()) * hi;
-                            let rounded = Y::cast_from(value);
-                            y[column * place.stride + lo_row] = rounded;
-                            if comptime!(work.split) {
-                                y[(column + 1usize) * place.stride + lo_row] =
-                                    Y::cast_from(value - f32::cast_from(rounded));
-                            }
+                            let to = column * place.stride + lo_row;
+                            write_gated::<Y>(y, to, place.stride, silu(lo) * hi, work.split);
                         }
                     } else {
                         let mut to = column / halves;
@@ -82,6 +78,22 @@ pub(super) fn write<Y: Float>(
                 }
             }
         }
+    }
+}
+
+/// Writes a number, and with `split` a row behind it what rounding took away.
+#[cube]
+fn write_gated<Y: Float>(
+    y: &mut [Y],
+    to: usize,
+    stride: usize,
+    value: f32,
+    #[comptime] split: bool,
+) {
+    let rounded = Y::cast_from(value);
+    y[to] = rounded;
+    if comptime!(split) {
+        y[to + stride] = Y::cast_from(value - f32::cast_from(rounded));
     }
 }
 

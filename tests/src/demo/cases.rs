@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::LazyLock;
 
-use burn_omni::{Conversation, Engine, EngineConfig, Request, Sampling, SpeechRequest};
+use burn_omni::{Engine, EngineConfig, Messages, Request, Sampling, SpeechRequest};
 use burn_omni_model::processor::Prompt;
 use serde::Deserialize;
 use serde_json::Value;
@@ -108,8 +108,8 @@ pub fn prompt(messages: &Value) -> Prompt {
         .unwrap_or_else(|error| panic!("{error}"))
 }
 
-fn conversation(messages: &Value) -> Conversation {
-    Conversation::from_value(messages.clone()).expect("a conversation")
+fn conversation(messages: &Value) -> Messages {
+    Messages::from_value(messages.clone()).expect("a conversation")
 }
 
 /// A conversation of the case file as a request, greedy everywhere, spoken when there is a voice.

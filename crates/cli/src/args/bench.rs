@@ -56,7 +56,7 @@ pub(crate) struct BenchArgs {
     /// Tokens that are decoded behind it
     #[arg(long, value_name = "N", allow_negative_numbers = true, value_parser = values::count, default_value = "64")]
     pub(crate) decode_tokens: usize,
-    /// Frames of 80 ms that become sound
+    /// Frames of 80 ms that become sound, and those of the spoken answer
     #[arg(long, value_name = "N", allow_negative_numbers = true, value_parser = values::count, default_value = "125")]
     pub(crate) frames: usize,
     /// Measurements of each figure, after one that warms up
@@ -65,6 +65,9 @@ pub(crate) struct BenchArgs {
     /// Leave out talker and code2wav
     #[arg(long)]
     pub(crate) no_speech: bool,
+    /// Draw what the thinker, the talker and code2wav did when in one spoken answer
+    #[arg(long, value_name = "FILE.svg", conflicts_with = "no_speech")]
+    pub(crate) timeline: Option<PathBuf>,
     /// Write one JSON object a figure to stdout, as they come
     #[arg(long)]
     pub(crate) json: bool,

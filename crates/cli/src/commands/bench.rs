@@ -1,7 +1,9 @@
 //! `burn-omni bench`: the speed of each stage.
 
 use std::env;
+use std::path::Path;
 
+use anyhow::Context;
 use burn_omni::bench::{Bench, Figure, Sizes, Synthetic};
 use burn_omni::{Config, EngineConfig};
 
@@ -21,7 +23,7 @@ pub(crate) fn bench(args: BenchArgs, output: &Output) -> Result<(), Failure> {
         frames: args.frames,
         repeat: args.repeat,
     };
-    let json = args.json;
+    let (json, timeline) = (args.json, args.timeline.clone());
     let give = |figure: Figure| match json {
         true => output::json(&figure),
         false => Ok(output::data(&line(&figure))?),
@@ -31,6 +33,9 @@ pub(crate) fn bench(args: BenchArgs, output: &Output) -> Result<(), Failure> {
         output::data(&HEADER.concat())?;
     }
     bench.run(&sizes, give)?;
+    if let Some(path) = timeline {
+        draw(&bench, &sizes, &path)?;
+    }
     output::peak_bytes().map_or(Ok(()), |bytes| {
         give(Figure {
             what: "memory.host",
@@ -41,6 +46,15 @@ pub(crate) fn bench(args: BenchArgs, output: &Output) -> Result<(), Failure> {
             detail: "largest resident set".into(),
         })
     })
+}
+
+/// Draws the time line of an answer.
+fn draw(bench: &Bench, sizes: &Sizes, path: &Path) -> Result<(), Failure> {
+    let timeline = bench.timeline(sizes)?;
+    let timeline = timeline.context("--timeline: this checkpoint cannot speak")?;
+    std::fs::write(path, timeline.svg())
+        .with_context(|| format!("{}: cannot be written", path.display()))?;
+    Ok(())
 }
 
 /// Loads or makes what is measured.

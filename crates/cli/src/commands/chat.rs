@@ -6,7 +6,7 @@ use std::io::{self, BufRead, IsTerminal};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, anyhow};
-use burn_omni::{Conversation, Message, Request, Role, SpeechRequest};
+use burn_omni::{Conversation, Message, Messages, Request, Role, SpeechRequest};
 use burn_omni_model::processor::{Content, MediaKind};
 
 use self::line::{HELP, Line};
@@ -23,6 +23,8 @@ struct Chat<'a> {
     output: &'a Output,
     loaded: Loaded,
     conversation: Conversation,
+    /// What was said, with the names of its files.
+    said: Messages,
     /// Media of the next message.
     attached: Vec<(MediaKind, String)>,
     voice: Option<String>,
@@ -47,13 +49,14 @@ pub(crate) fn chat(args: ChatArgs, output: &Output) -> Result<(), Failure> {
     let mut chat = Chat {
         args: &args,
         output,
+        conversation: loaded.engine.conversation(),
         loaded,
-        conversation: Conversation::default(),
+        said: Messages::default(),
         attached: Vec::new(),
         voice: args.voice.clone(),
         next_file: 1,
     };
-    chat.reset();
+    chat.reset()?;
     let interactive = io::stdin().is_terminal();
     if interactive {
         output.note("Type a message, /help for commands, /quit to leave.");
@@ -96,7 +99,7 @@ impl Chat<'_> {
             Line::Voice(name) => self.choose_voice(name)?,
             Line::Save(path) => self.save(path)?,
             Line::Reset => {
-                self.reset();
+                self.reset()?;
                 self.output.note("The conversation starts anew.");
             }
             Line::Help => self.output.note(HELP),
@@ -118,20 +121,16 @@ impl Chat<'_> {
             parts.extend((!text.is_empty()).then(|| Content::Text(text.into())));
             Message::parts(Role::User, parts)
         };
-        self.conversation.messages.push(message);
-        let mut said = String::new();
-        let outcome = self.generate(&mut said);
-        if !said.is_empty() {
+        let mut written = false;
+        let outcome = self.generate(&message, &mut written);
+        if written {
             output::data("\n")?;
         }
-        match (&outcome, said.is_empty()) {
-            // Without an answer the question was not asked either: two questions in a row are no conversation.
-            (Err(_), true) => drop(self.conversation.messages.pop()),
-            (Ok(_), _) | (Err(_), false) => {
-                self.conversation
-                    .messages
-                    .push(Message::text(Role::Assistant, said));
-            }
+        // Without an answer the question was not asked either.
+        let answer = self.conversation.last_answer()?;
+        if written && !answer.is_empty() {
+            let answer = Message::text(Role::Assistant, answer);
+            self.said.messages.extend([message, answer]);
         }
         match outcome {
             Err(Failure::Interrupted) => {
@@ -142,28 +141,36 @@ impl Chat<'_> {
         }
     }
 
-    fn generate(&mut self, said: &mut String) -> Result<(), Failure> {
+    fn generate(&mut self, message: &Message, written: &mut bool) -> Result<(), Failure> {
         let audio = if self.voice.is_some() {
             AudioOut::wav(&self.next_path())?
         } else {
             AudioOut::None
         };
         let say = |text: &str| {
-            said.push_str(text);
+            *written = true;
             Ok(output::data(text)?)
         };
-        let engine = &self.loaded.engine;
-        let finished = answer::give(engine, self.request(), audio, AfterInterrupt::Wait, say)?;
+        let request = self.request(message);
+        let ask = || self.conversation.send(request);
+        let finished = answer::give(ask, audio, AfterInterrupt::Wait, say)?;
         if let Some(line) = answer::describe_speech(&finished) {
             self.output.note(format!("({line})"));
         }
         Ok(())
     }
 
-    fn request(&self) -> Request {
+    fn request(&self, message: &Message) -> Request {
+        // The first question brings the instructions.
+        let said = &self.said.messages;
+        let begun = said.iter().any(|message| message.role != Role::System);
+        let mut messages = if begun { Vec::new() } else { said.clone() };
+        messages.push(message.clone());
+        let tools = Vec::new();
         let mut request = Request::new()
-            .conversation(self.conversation.clone(), Path::new(""))
-            .seed(self.args.model.seed);
+            .conversation(Messages { messages, tools }, Path::new(""))
+            .seed(self.args.model.seed)
+            .on_overflow(self.args.model.on_overflow.into());
         if let Some(sampling) = sampling(&self.args.text, &self.loaded.engine) {
             request = request.sampling(sampling);
         }
@@ -228,23 +235,24 @@ impl Chat<'_> {
     }
 
     fn save(&self, path: &str) -> Result<(), Failure> {
-        let json =
-            serde_json::to_string_pretty(&self.conversation.to_value()).context("internal")?;
+        let json = serde_json::to_string_pretty(&self.said.to_value()).context("internal")?;
         std::fs::write(path, json + "\n").with_context(|| format!("{path}: cannot be written"))?;
-        let messages = self.conversation.messages.len();
+        let messages = self.said.messages.len();
         self.output.note(format!(
             "{path}: {messages} messages; continue with `burn-omni run --messages {path}`"
         ));
         Ok(())
     }
 
-    fn reset(&mut self) {
+    fn reset(&mut self) -> Result<(), Failure> {
         self.attached.clear();
+        self.conversation.reset()?;
         let system = self
             .args
             .system
             .iter()
             .map(|text| Message::text(Role::System, text));
-        self.conversation.messages = system.collect();
+        self.said.messages = system.collect();
+        Ok(())
     }
 }

@@ -60,7 +60,8 @@ pub(crate) fn run(args: RunArgs, output: &Output) -> Result<(), Failure> {
         }
         Ok(())
     };
-    let outcome = answer::give(&loaded.engine, request, audio, AfterInterrupt::Leave, say);
+    let ask = || loaded.engine.generate(request);
+    let outcome = answer::give(ask, audio, AfterInterrupt::Leave, say);
     if midway.get() || outcome.is_ok() {
         say("\n")?;
     }
@@ -81,7 +82,7 @@ fn destination(args: &RunArgs) -> Result<Destination, Failure> {
         (Some(path), _) => path,
     };
     if path != Path::new("-") {
-        drop(WavWriter::create(path, Speech::SAMPLE_RATE)?);
+        WavWriter::check(path)?;
         return Ok(Destination::File(path.into()));
     }
     if args.json {
@@ -106,6 +107,7 @@ fn request(
     loaded: &Loaded,
 ) -> Request {
     let mut request = question.into_request().seed(args.model.seed);
+    request = request.on_overflow(args.model.on_overflow.into());
     request = request.use_audio_in_video(args.use_audio_in_video);
     if let Some(sampling) = sampling(&args.text, &loaded.engine) {
         request = request.sampling(sampling);

@@ -66,6 +66,28 @@ impl KvCache {
         assert!(self.len <= self.capacity, "a cache has room for its rows");
     }
 
+    /// Makes room for `capacity` rows; those in use stay.
+    pub fn reserve(&mut self, capacity: usize) {
+        if capacity <= self.capacity {
+            return;
+        }
+        let len = self.len;
+        let tensors = self
+            .stored
+            .take()
+            .expect("only append and keep_last move the tensors");
+        self.stored = Some(tensors.map(|tensor| {
+            let [_, kv_heads, head_dim] = tensor.dims();
+            let options = (&tensor.device(), tensor.dtype());
+            let room = Tensor::zeros([capacity, kv_heads, head_dim], options);
+            match len {
+                0 => room,
+                _ => ops::write_rows(room, tensor.slice(s![..len, .., ..]), 0),
+            }
+        }));
+        self.capacity = capacity;
+    }
+
     /// Forgets all rows but the first `len`.
     pub fn truncate(&mut self, len: usize) {
         self.len = self.len.min(len);

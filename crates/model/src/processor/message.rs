@@ -128,6 +128,18 @@ impl Conversation<String> {
 }
 
 impl<M> Conversation<M> {
+    /// Forgets the oldest question with what follows it up to the next; whether there was one besides the last.
+    pub fn drop_oldest(&mut self) -> bool {
+        let asks = |message: &Message<M>| message.role == Role::User;
+        let mut questions = (0..self.messages.len()).filter(|i| asks(&self.messages[*i]));
+        let (Some(oldest), Some(next)) = (questions.next(), questions.next()) else {
+            return false;
+        };
+        drop(questions);
+        self.messages.drain(oldest..next);
+        true
+    }
+
     /// All media in order of appearance.
     pub fn media(&self) -> impl Iterator<Item = (MediaKind, &M)> {
         self.messages.iter().flat_map(Message::media)

@@ -22,6 +22,17 @@ pub struct TalkerPlace {
     next_position: f32,
 }
 
+impl TalkerPlace {
+    /// Behind the first `rows` rows, whose greatest position is one less than `next_position`.
+    #[must_use]
+    pub fn new(rows: usize, next_position: f32) -> Self {
+        Self {
+            rows,
+            next_position,
+        }
+    }
+}
+
 impl TalkerState {
     pub(super) fn new(
         config: &TalkerTextConfig,
@@ -44,6 +55,12 @@ impl TalkerState {
             rows: 0,
             next_position: 0.0,
         });
+    }
+
+    /// Makes room for `capacity` rows; those seen so far stay. Not for a state whose pass is captured.
+    pub fn reserve(&mut self, capacity: usize) {
+        let caches = self.caches.iter_mut();
+        caches.for_each(|cache| cache.reserve(capacity));
     }
 
     /// Rows seen so far.

@@ -48,6 +48,20 @@ impl TextState {
         self.caches.first().map_or(0, KvCache::capacity)
     }
 
+    /// Makes room for `capacity` rows; those in use stay. Not for a state whose step is captured.
+    pub fn reserve(&mut self, capacity: usize) {
+        let caches = self.caches.iter_mut();
+        caches.for_each(|cache| cache.reserve(capacity));
+    }
+
+    /// Counts rows that a captured step wrote behind the last.
+    ///
+    /// # Panics
+    /// When there is no room for them.
+    pub fn advance(&mut self, rows: usize) {
+        self.caches.iter_mut().for_each(|cache| cache.advance(rows));
+    }
+
     /// Forgets all rows but the first `len`.
     pub fn truncate(&mut self, len: usize) {
         self.caches.iter_mut().for_each(|cache| cache.truncate(len));

@@ -17,14 +17,13 @@ use super::figure::{Figure, wait};
 use crate::decoding::Captured;
 use crate::loading::context;
 use crate::speech::SpeechModel;
+use crate::stages::Stages;
 use crate::{Engine, EngineConfig, Error, Quantize};
 
 /// A model whose stages can be measured.
 #[derive(Debug)]
 pub struct Bench {
     parts: Parts,
-    pub(super) device: Device,
-    pub(super) stream: StreamId,
     load: Duration,
 }
 
@@ -38,12 +37,7 @@ enum Parts {
 /// A model of random weights.
 #[derive(Debug)]
 struct Drawn {
-    config: Config,
-    /// Before the weights, on which it works.
-    captured: Option<Captured>,
-    thinker: Thinker,
-    speech: Option<SpeechModel>,
-    context: usize,
+    stages: Stages,
     bytes: u64,
 }
 
@@ -75,12 +69,9 @@ impl Bench {
         let device = config.device.clone();
         let start = Instant::now();
         let engine = Engine::load(config)?;
-        let stream = engine.model().stream;
-        stream.executes(|| wait(&device))?;
+        engine.model().stages.on_queue(|| wait(&device))?;
         Ok(Self {
             parts: Parts::Loaded(engine),
-            device,
-            stream,
             load: start.elapsed(),
         })
     }
@@ -94,52 +85,27 @@ impl Bench {
         let stream = StreamId::allocate();
         let start = Instant::now();
         let drawn = stream.executes(|| {
-            let drawn = Drawn::new(synthetic)?;
+            let drawn = Drawn::new(synthetic, stream)?;
             wait(&device)?;
             Ok::<_, Error>(drawn)
         })?;
         Ok(Self {
             parts: Parts::Drawn(Box::new(drawn)),
-            device,
-            stream,
             load: start.elapsed(),
         })
     }
 
-    pub(super) fn thinker(&self) -> &Thinker {
+    /// The components.
+    pub(super) fn stages(&self) -> &Stages {
         match &self.parts {
-            Parts::Loaded(engine) => &engine.model().thinker,
-            Parts::Drawn(drawn) => &drawn.thinker,
-        }
-    }
-
-    pub(super) fn captured(&self) -> Option<&Captured> {
-        match &self.parts {
-            Parts::Loaded(engine) => engine.model().captured.as_ref(),
-            Parts::Drawn(drawn) => drawn.captured.as_ref(),
-        }
-    }
-
-    pub(super) fn speech(&self) -> Option<&SpeechModel> {
-        match &self.parts {
-            Parts::Loaded(engine) => engine.model().speech.as_ref(),
-            Parts::Drawn(drawn) => drawn.speech.as_ref(),
-        }
-    }
-
-    fn config(&self) -> &Config {
-        match &self.parts {
-            Parts::Loaded(engine) => engine.config(),
-            Parts::Drawn(drawn) => &drawn.config,
+            Parts::Loaded(engine) => &engine.model().stages,
+            Parts::Drawn(drawn) => &drawn.stages,
         }
     }
 
     /// Checks that prompt and answer fit in the context.
     pub(super) fn fits(&self, sizes: &Sizes) -> Result<(), Error> {
-        let context = match &self.parts {
-            Parts::Loaded(engine) => engine.model().context,
-            Parts::Drawn(drawn) => drawn.context,
-        };
+        let context = self.stages().context;
         let rows = sizes.prompt_tokens + sizes.decode_tokens;
         if rows <= context {
             return Ok(());
@@ -149,19 +115,39 @@ impl Bench {
 
     /// Codes that the talker may choose.
     pub(super) fn codes(&self) -> usize {
-        let talker = self.config().talker.as_ref();
+        let talker = self.stages().config.talker.as_ref();
         talker.map_or(0, |talker| talker.code_predictor_config.vocab_size)
     }
 
     /// Some tokens of text.
     pub(super) fn text_ids(&self, count: usize) -> Vec<u32> {
-        let vocabulary = self.config().thinker.text_config.vocab_size;
+        let vocabulary = self.stages().config.thinker.text_config.vocab_size;
         numbers(vocabulary).take(count).collect()
+    }
+
+    /// Some tokens that are words: those that lay a prompt out are none.
+    pub(super) fn words(&self) -> Vec<u32> {
+        let stages = self.stages();
+        let config = &stages.config.thinker;
+        let lays_out = [
+            config.audio_token_id,
+            config.image_token_id,
+            config.video_token_id,
+            config.audio_start_token_id,
+            config.audio_end_token_id,
+            config.vision_start_token_id,
+            config.vision_end_token_id,
+            stages.ids.im_start,
+            stages.ids.im_end,
+        ];
+        let ids = self.text_ids(config.text_config.vocab_size.min(512));
+        let words = ids.into_iter().filter(|id| !lays_out.contains(id));
+        words.collect()
     }
 
     /// Frames of some codes.
     pub(super) fn frames(&self, count: usize) -> Vec<Vec<u32>> {
-        let config = self.config().code2wav.as_ref();
+        let config = self.stages().config.code2wav.as_ref();
         let config = config.expect("a model that speaks has code2wav");
         let mut codes = numbers(config.codebook_size);
         let mut frame = || codes.by_ref().take(config.num_quantizers).collect();
@@ -186,7 +172,7 @@ impl Bench {
             Parts::Drawn(drawn) => drawn.bytes,
         };
         let mut figures = vec![Figure::one("memory.weights", "bytes", weights as f64)];
-        if let Some(usage) = self.device.memory_pool_usage() {
+        if let Some(usage) = self.stages().device.memory_pool_usage() {
             let reserved = usage.bytes_reserved as f64;
             let mut figure = Figure::one("memory.device", "bytes", reserved);
             figure.detail = "held by this process's queue".into();
@@ -197,7 +183,7 @@ impl Bench {
 }
 
 impl Drawn {
-    fn new(synthetic: Synthetic) -> Result<Self, Error> {
+    fn new(synthetic: Synthetic, stream: StreamId) -> Result<Self, Error> {
         let Synthetic {
             mut config,
             device,
@@ -242,12 +228,17 @@ impl Drawn {
             speech
         });
         Ok(Self {
-            captured: Captured::new(&thinker, context),
-            thinker,
-            speech,
-            context,
             bytes: bytes.get(),
-            config,
+            stages: Stages {
+                captured: Captured::new(&thinker, context),
+                thinker,
+                speech,
+                context,
+                config,
+                ids,
+                device,
+                stream,
+            },
         })
     }
 }

@@ -8,9 +8,11 @@ use burn_omni_model::config::SAMPLE_RATE;
 use super::Sizes;
 use super::figure::{Figure, median, timed, way};
 use super::model::Bench;
-use crate::pipeline::{PREDICTOR_STAGE, TALKER_STAGE, finite, values};
+use crate::numbers::{finite, values};
 use crate::sampler::{Random, Sampler};
+use crate::schedule::Stage;
 use crate::speech::SpeechModel;
+use crate::talk::{PREDICTOR_DRAWS, TALKER_DRAWS};
 use crate::{Error, Sampling};
 
 /// Frames of a packet of sound.
@@ -43,7 +45,7 @@ fn once(
     frames: usize,
 ) -> Result<(Duration, &'static str), Error> {
     let (codes, model) = (bench.codes(), &speech.talker);
-    let text = |count| model.text_rows(bench.thinker().embed_text(&bench.text_ids(count)));
+    let text = |count| model.text_rows(bench.stages().thinker.embed_text(&bench.text_ids(count)));
     let mut talker = speech.talker_state(PROMPT + frames);
     let mut predictor = speech.predictor_state();
     let way = way(talker.is_captured() && predictor.is_captured());
@@ -51,12 +53,12 @@ fn once(
     let positions: Vec<f32> = (0..PROMPT).map(|row| row as f32).collect();
     let mut step = model.prefill(talker, text(PROMPT), [&positions; 3]);
     let pad = text(1);
-    let sampler = |stage| Sampler::new(Sampling::GREEDY, Random::new(0, stage));
-    let (mut first, mut others) = (sampler(TALKER_STAGE), sampler(PREDICTOR_STAGE));
-    let ((), time) = timed(&bench.device, || {
+    let sampler = |draws| Sampler::new(Sampling::GREEDY, Random::new(0, draws));
+    let (mut first, mut others) = (sampler(TALKER_DRAWS), sampler(PREDICTOR_DRAWS));
+    let ((), time) = timed(&bench.stages().device, || {
         for _ in 0..frames {
             let logits = values(step.logits.clone());
-            finite("the talker", &logits)?;
+            finite(Stage::Talker.name(), &logits)?;
             let code = first.sample(logits, |id| id < codes);
             let mut sound = Ok(());
             let mut sample = |_, logits: Vec<f32>| {
@@ -107,14 +109,14 @@ fn rtf(
     chunk: usize,
 ) -> Result<Duration, Error> {
     let mut state = code2wav.state();
-    let ((), time) = timed(&bench.device, || {
+    let ((), time) = timed(&bench.stages().device, || {
         for frames in frames.chunks(chunk) {
             let samples = code2wav.push(&mut state, frames);
             let samples = samples.map_err(|error| Error::Stage {
-                stage: "code2wav",
+                stage: Stage::Code2Wav.name(),
                 cause: error.to_string(),
             })?;
-            finite("code2wav", &samples)?;
+            finite(Stage::Code2Wav.name(), &samples)?;
         }
         Ok(())
     })?;

@@ -8,9 +8,10 @@ use super::Sizes;
 use super::figure::{Figure, median, timed, way};
 use super::model::Bench;
 use crate::decoding::{Decoding, Next, Place};
-use crate::memory::prefill_rows;
-use crate::pipeline::{THINKER_STAGE, finite, values};
+use crate::numbers::{finite, values};
 use crate::sampler::{Random, Sampler};
+use crate::schedule::Stage;
+use crate::think::THINKER_DRAWS;
 use crate::{Error, Sampling};
 
 /// `thinker.prefill` and `thinker.decode`.
@@ -42,7 +43,7 @@ pub(super) fn figures(bench: &Bench, sizes: &Sizes, bandwidth: f64) -> Result<[F
         format!("{count} tokens behind {prompt}, {way}"),
     );
     let time = median(runs.iter().map(|run| run.decode).collect()) / count as u32;
-    let bytes = bench.thinker().token_bytes();
+    let bytes = bench.stages().thinker.token_bytes();
     Ok([prefill, decode.reading(bytes, time, bandwidth)])
 }
 
@@ -53,15 +54,16 @@ struct Run {
 }
 
 fn once(bench: &Bench, sizes: &Sizes) -> Result<Run, Error> {
-    let thinker = bench.thinker();
+    let stages = bench.stages();
+    let thinker = &stages.thinker;
     let prompt = bench.text_ids(sizes.prompt_tokens);
     let rows = prompt.len() + sizes.decode_tokens;
-    let mut decoding = Decoding::new(thinker, bench.captured(), rows);
-    let mut sampler = Sampler::new(Sampling::GREEDY, Random::new(0, THINKER_STAGE));
-    let (mut next, prefill) = timed(&bench.device, || {
+    let mut decoding = Decoding::new(thinker, stages.captured.as_ref(), rows);
+    let mut sampler = Sampler::new(Sampling::GREEDY, Random::new(0, THINKER_DRAWS));
+    let (mut next, prefill) = timed(&stages.device, || {
         let mut logits = Vec::new();
         let embeds = Rows::text(thinker.embed_text(&prompt));
-        let chunk = prefill_rows(bench.captured().is_some());
+        let chunk = stages.prefill_rows();
         for start in (0..prompt.len()).step_by(chunk) {
             let range = start..(start + chunk).min(prompt.len());
             let positions: Vec<f32> = range.clone().map(|row| row as f32).collect();
@@ -72,12 +74,12 @@ fn once(bench: &Bench, sizes: &Sizes) -> Result<Run, Error> {
         Ok(Next::Scores(logits))
     })?;
     let captured = matches!(decoding, Decoding::Captured(..));
-    let ((), decode) = timed(&bench.device, || {
+    let ((), decode) = timed(&stages.device, || {
         for len in (prompt.len()..).take(sizes.decode_tokens) {
             let token = match next {
                 Next::Token(token) => token,
                 Next::Scores(ref mut scores) => {
-                    finite("the thinker", scores)?;
+                    finite(Stage::Thinker.name(), scores)?;
                     sampler.sample(std::mem::take(scores), |_| true)
                 }
             };

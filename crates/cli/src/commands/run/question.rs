@@ -5,7 +5,7 @@ use std::io::{self, IsTerminal, Read};
 use std::path::{Path, PathBuf};
 
 use anyhow::Context;
-use burn_omni::{Content, Conversation, Error, Request};
+use burn_omni::{Content, Error, Messages, Request};
 use burn_omni_model::processor::media::{MediaError, MediaProblem};
 use burn_omni_model::processor::{MediaKind, ProcessorError, TextError};
 
@@ -17,7 +17,7 @@ use crate::failure::Failure;
 pub(super) struct Question {
     system: Option<String>,
     /// Earlier messages and the folder that their paths start from.
-    conversation: Option<(Conversation, PathBuf)>,
+    conversation: Option<(Messages, PathBuf)>,
     media: Vec<Medium>,
     prompt: Option<String>,
 }
@@ -110,7 +110,7 @@ fn read_stdin(what: &str) -> Result<String, Failure> {
     Ok(text)
 }
 
-fn read_conversation(file: &Path) -> Result<(Conversation, PathBuf), Failure> {
+fn read_conversation(file: &Path) -> Result<(Messages, PathBuf), Failure> {
     let from_stdin = file == Path::new("-");
     let (name, text) = if from_stdin {
         ("stdin".into(), read_stdin("the messages")?)
@@ -119,7 +119,7 @@ fn read_conversation(file: &Path) -> Result<(Conversation, PathBuf), Failure> {
         let text = text.with_context(|| format!("{}: cannot be read", file.display()))?;
         (file.display().to_string(), text)
     };
-    let conversation = Conversation::from_json(&text).map_err(|error| in_file(&name, &error))?;
+    let conversation = Messages::from_json(&text).map_err(|error| in_file(&name, &error))?;
     let folder = if from_stdin { None } else { file.parent() };
     Ok((conversation, folder.unwrap_or(Path::new("")).into()))
 }

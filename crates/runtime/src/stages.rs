@@ -1,0 +1,111 @@
+//! The loaded components, and what every request needs to know of them.
+
+use std::path::Path;
+
+use burn::tensor::{Device, StreamId};
+use burn_omni_model::config::{Config, SpecialIds};
+use burn_omni_model::thinker::Thinker;
+use burn_omni_ops::decode::multiplies_bf16;
+
+use crate::decoding::Captured;
+use crate::memory::prefill_rows;
+use crate::speech::SpeechModel;
+use crate::{Error, Request, Sampling};
+
+/// Longest answer when neither the request nor the checkpoint says it (the reference's `thinker_max_new_tokens`).
+const MAX_NEW_TOKENS: usize = 1024;
+
+/// The loaded components.
+#[derive(Debug)]
+pub(crate) struct Stages {
+    pub(crate) config: Config,
+    pub(crate) ids: SpecialIds,
+    /// The thinker's step on the device; before the weights, which it works on.
+    pub(crate) captured: Option<Captured>,
+    pub(crate) thinker: Thinker,
+    pub(crate) speech: Option<SpeechModel>,
+    /// Longest sequence of prompt and answer.
+    pub(crate) context: usize,
+    pub(crate) device: Device,
+    /// The queue of the device on which the weights were made. Work on another one would wait for events at every launch,
+    /// and have memory pools of its own.
+    pub(crate) stream: StreamId,
+}
+
+impl Stages {
+    /// Does work of a loop on its queue of the device: the one place that says which. All loops have the same, because
+    /// what they hand over lies in that queue's memory and is written in its order.
+    pub(crate) fn on_queue<T>(&self, work: impl FnOnce() -> T) -> T {
+        self.stream.executes(work)
+    }
+
+    /// Whether the device does one thing at a time: all GPUs, which are those that keep pools of memory.
+    pub(crate) fn is_shared(&self) -> bool {
+        let usage = self.on_queue(|| self.device.memory_pool_usage());
+        usage.is_some()
+    }
+
+    /// Prompt rows that pass the thinker at a time.
+    pub(crate) fn prefill_rows(&self) -> usize {
+        prefill_rows(multiplies_bf16(&self.device))
+    }
+
+    /// Whether this token ends an answer.
+    pub(crate) fn ends(&self, id: u32) -> bool {
+        let also = &self.config.generation.eos_token_id;
+        id == self.ids.im_end || also.as_ref().is_some_and(|ids| ids.contains(&id))
+    }
+
+    /// Longest answer of a request in tokens, whatever the context has room for.
+    pub(crate) fn max_tokens(&self, request: &Request) -> usize {
+        let configured = self.config.generation.max_new_tokens;
+        let wanted = request.max_tokens.or(configured);
+        wanted.unwrap_or(MAX_NEW_TOKENS)
+    }
+
+    /// The checkpoint's sampling, with the reference's values where it has none; greedy unless `do_sample` is set.
+    pub(crate) fn sampling(&self) -> Sampling {
+        let generation = &self.config.generation;
+        let drawn = generation.do_sample == Some(true);
+        Sampling {
+            temperature: if drawn {
+                generation.temperature.unwrap_or(1.0) as f32
+            } else {
+                0.0
+            },
+            top_k: generation.top_k.unwrap_or(50),
+            top_p: generation.top_p.unwrap_or(1.0) as f32,
+            repetition_penalty: generation.repetition_penalty.unwrap_or(1.0) as f32,
+        }
+    }
+}
+
+/// The names of the voices.
+pub(crate) fn voices(config: &Config) -> Vec<String> {
+    let talker = config.talker.iter();
+    talker
+        .flat_map(|talker| talker.speaker_id.keys().cloned())
+        .collect()
+}
+
+/// The codec id of a voice of a checkpoint, or of its own choice.
+pub(crate) fn speaker(dir: &Path, config: &Config, voice: Option<&str>) -> Result<u32, Error> {
+    let (Some(talker), Some(_)) = (&config.talker, &config.code2wav) else {
+        let missing = match &config.talker {
+            None => "talker",
+            Some(_) => "code2wav",
+        };
+        return Err(Error::CannotSpeak {
+            dir: dir.into(),
+            missing,
+        });
+    };
+    let found = match voice {
+        Some(voice) => talker.speaker(voice),
+        None => talker.default_speaker().map(|(_, id)| id),
+    };
+    found.ok_or_else(|| Error::UnknownVoice {
+        voice: voice.unwrap_or_default().to_owned(),
+        voices: voices(config),
+    })
+}
