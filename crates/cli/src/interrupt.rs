@@ -1,4 +1,5 @@
-//! Ctrl-C: a command that watches for it stops its answer and tidies up; at any other time the program ends.
+//! Ctrl-C: a command that watches for it stops its answer and tidies up; at any other time, and when it comes again, the
+//! program ends.
 
 use std::io::{self, IsTerminal, Write};
 use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
@@ -21,11 +22,11 @@ pub(crate) fn install() -> Result<(), Failure> {
 
 #[expect(
     clippy::exit,
-    reason = "nothing is in the making that would have to be tidied up"
+    reason = "nothing is in the making that would have to be tidied up, or it is not waited for"
 )]
 fn on_signal() {
-    if WATCHED.load(Ordering::SeqCst) {
-        REQUESTED.store(true, Ordering::SeqCst);
+    // Asked twice, the program ends at once: what it writes to may wait for a reader for ever.
+    if WATCHED.load(Ordering::SeqCst) && !REQUESTED.swap(true, Ordering::SeqCst) {
         return;
     }
     let mut err = io::stderr();

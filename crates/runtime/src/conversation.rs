@@ -13,7 +13,7 @@ use crate::stream::Read;
 use crate::{Engine, Error, Event, Request, Stream};
 
 /// A conversation with a model: what was said before is part of every request, and the rows that the model has of it are
-/// kept, so that a turn costs no more than what is new in it.
+/// kept, so that only what is new in a turn passes the model; media are prepared anew.
 ///
 /// What the assistant said is what the reader took from the [`Stream`]: an answer that is dropped ends where it was read,
 /// or, when [`Self::heard`] says so, where it was heard. A question whose answer was not read at all is forgotten with it.

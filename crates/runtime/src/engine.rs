@@ -61,13 +61,8 @@ impl Engine {
     pub fn load(engine: EngineConfig) -> Result<Self, Error> {
         let opened = Opened::read(&engine)?;
         let speech = engine.speech && opened.config.can_speak();
-        let plan = engine.plan(&opened, speech)?;
-        if plan.context < opened.context {
-            engine.warning(&format!(
-                "the context is cut to {} tokens, with which the model fits the memory",
-                plan.context
-            ));
-        }
+        let captures = multiplies_bf16(&engine.device);
+        let plan = engine.plan(&opened, speech, captures)?;
         // All components are checked before any is read, so that the last one's fault costs no waiting.
         let warnings = Warnings::new();
         let dry = Loader::new(&opened.checkpoint, &engine, speech, &warnings).dry();
@@ -90,7 +85,19 @@ impl Engine {
             Captured::new(&thinker, plan.context)
         });
         let spoken = speech.as_ref().is_none_or(SpeechModel::is_captured);
-        if multiplies_bf16(&engine.device) && !(captured.is_some() && spoken) {
+        // Caches are then made for every answer, and larger.
+        let plan = if captures && captured.is_none() {
+            engine.plan(&opened, speech.is_some(), false)?
+        } else {
+            plan
+        };
+        if plan.context < opened.context {
+            engine.warning(&format!(
+                "the context is cut to {} tokens, with which the model fits the memory",
+                plan.context
+            ));
+        }
+        if captures && !(captured.is_some() && spoken) {
             engine.warning(
                 "kernels are launched one by one, which is slow: no captured step for these weights, or no memory",
             );
@@ -129,7 +136,11 @@ impl Engine {
             engine.tell(&warnings);
             let mut problems = loader.into_problems();
             problems.extend(built.err());
-            problems.extend(engine.plan(&opened, speech).err());
+            problems.extend(
+                engine
+                    .plan(&opened, speech, multiplies_bf16(&engine.device))
+                    .err(),
+            );
             Ok(problems)
         };
         checked().unwrap_or_else(|error| vec![error])

@@ -4,7 +4,6 @@ use std::path::PathBuf;
 
 use burn::tensor::Device;
 use burn_omni_ops::PackedFormat;
-use burn_omni_ops::decode::multiplies_bf16;
 use burn_omni_quant::Warnings;
 use burn_omni_quant::formats::AtLoad;
 
@@ -91,7 +90,7 @@ impl EngineConfig {
         self
     }
 
-    /// Bytes that weights, caches and workspace may take together on the device. Unless a context was asked for, it becomes as
+    /// Bytes that weights, caches and workspace of one answer at a time may take together on the device. Unless a context was asked for, it becomes as
     /// long as fits; what does not fit is refused before a weight is read.
     #[must_use]
     pub fn memory_limit(mut self, bytes: Option<u64>) -> Self {
@@ -156,11 +155,16 @@ impl EngineConfig {
         warnings.lines().iter().for_each(|line| self.warning(line));
     }
 
-    /// What the model will take.
-    pub(crate) fn plan(&self, opened: &Opened, speech: bool) -> Result<MemoryPlan, Error> {
+    /// What the model will take, `captured` or not, answering one request at a time.
+    pub(crate) fn plan(
+        &self,
+        opened: &Opened,
+        speech: bool,
+        captured: bool,
+    ) -> Result<MemoryPlan, Error> {
         let room = Room {
             context: opened.context,
-            captured: multiplies_bf16(&self.device),
+            captured,
             speech,
         };
         let plan = MemoryPlan::new(&opened.checkpoint, &opened.config, room, self.at_load());

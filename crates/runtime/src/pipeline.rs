@@ -97,6 +97,7 @@ impl Job<'_> {
         speech: &SpeechRequest,
         (answering, kept): (&Answering<'_>, &mut Kept),
     ) -> Result<Answer, Stopped> {
+        self.progress.speaks();
         let Kept { thinker, talker } = kept;
         let voice = Voice::new(self.stages, speech)?;
         let (says, said) = sync_channel(TOKENS_AHEAD);

@@ -11,6 +11,8 @@ pub(crate) struct Progress(Mutex<Far>);
 pub(crate) struct Far {
     /// The tokens whose text was given out.
     ids: Vec<u32>,
+    /// Whether they are spoken.
+    is_spoken: bool,
     /// Frames that were given out, and their samples.
     frames: usize,
     samples: usize,
@@ -23,6 +25,11 @@ pub(crate) struct Far {
 impl Progress {
     fn lock(&self) -> MutexGuard<'_, Far> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The answer is spoken, though no sound of it may have been given out yet.
+    pub(crate) fn speaks(&self) {
+        self.lock().is_spoken = true;
     }
 
     pub(crate) fn said(&self, id: u32) {
@@ -53,7 +60,7 @@ impl Far {
     /// A frame is made from its own token and those before, so no more of them can have been heard; and where the whole
     /// speech is known, its frames share the tokens evenly.
     pub(crate) fn heard(&self, samples: usize) -> &[u32] {
-        if self.frames == 0 {
+        if !self.is_spoken {
             return &self.ids;
         }
         let tokens = self.ids.len();
@@ -67,11 +74,12 @@ impl Far {
 
     /// Frames that so many samples have begun. The first frame is shorter than the others.
     fn frames_of(&self, samples: usize) -> usize {
-        if samples == 0 {
+        if samples == 0 || self.frames == 0 {
             return 0;
         }
         let cut = self.frame * self.frames - self.samples;
-        (samples + cut).div_ceil(self.frame).min(self.frames)
+        let samples = samples.saturating_add(cut);
+        samples.div_ceil(self.frame).min(self.frames)
     }
 }
 
@@ -82,7 +90,10 @@ mod tests {
     fn far(ids: u32, given: [usize; 2], whole: Option<usize>) -> Far {
         let progress = Progress::default();
         (0..ids).for_each(|id| progress.said(id));
-        progress.spoke(given, 1920);
+        if given != [0, 0] {
+            progress.speaks();
+            progress.spoke(given, 1920);
+        }
         if let Some(frames) = whole {
             progress.spoken(frames);
         }
@@ -98,7 +109,7 @@ mod tests {
         assert_eq!(heard(4 * 1920 - 555), 1);
         assert_eq!(heard(4 * 1920 - 554), 2);
         assert_eq!(heard(20 * 1920 - 555), 5);
-        assert_eq!([40 * 1920 - 555, usize::MAX / 2].map(heard), [10, 10]);
+        assert_eq!([40 * 1920 - 555, usize::MAX].map(heard), [10, 10]);
     }
 
     #[test]
@@ -107,6 +118,17 @@ mod tests {
         assert_eq!(far.heard(1365), [0]);
         assert_eq!(far.heard(1366), [0, 1]);
         assert_eq!(far.heard(100_000), [0, 1, 2, 3]);
+    }
+
+    #[test]
+    fn of_a_speech_that_has_no_sound_yet_nothing_was_heard() {
+        let progress = Progress::default();
+        progress.speaks();
+        (0..3).for_each(|id| progress.said(id));
+        assert_eq!(
+            [0, 1, usize::MAX].map(|samples| progress.far().heard(samples).len()),
+            [0; 3]
+        );
     }
 
     #[test]

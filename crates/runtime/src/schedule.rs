@@ -14,7 +14,8 @@ pub(crate) const FRAME: Duration = Duration::from_millis(80);
 /// The thinker's part of a device that it shares with speech: some more than the 60 % that it is promised, for what is not
 /// counted as anybody's time.
 const SHARE: f64 = 2.0 / 3.0;
-/// Sound is due when its slack is below a frame: a step of the thinker, which cannot be interrupted, takes much less.
+/// Sound is due when its slack is below a frame: a token of the thinker, or
+/// the rows of a prompt that pass at once beside a speech, which cannot be interrupted, take less.
 const RESERVE: f64 = 0.08;
 /// Most seconds that the thinker gets back, and most that it is ahead.
 const DEBT: [f64; 2] = [-0.02, 0.5];
@@ -116,10 +117,19 @@ impl Schedule {
     /// Samples of `frames` were given out; the next packet has `packet` frames.
     pub(crate) fn gave(&mut self, answer: u64, frames: usize, packet: usize, now: Duration) {
         if let Some(speech) = self.speeches.get_mut(&answer) {
-            speech.first.get_or_insert(now);
+            // A player that ran dry goes on from here: what it missed is no debt.
+            let played = FRAME * u32::try_from(speech.given).unwrap_or(u32::MAX);
+            let latest = now.saturating_sub(played);
+            speech.first = Some(speech.first.map_or(now, |first| first.max(latest)));
             speech.given += frames;
             speech.packet = packet;
         }
+    }
+
+    /// Whether somebody listens.
+    pub(crate) fn is_heard(&self) -> bool {
+        let mut speeches = self.speeches.values();
+        speeches.any(|speech| speech.first.is_some())
     }
 
     /// A unit of work of this loop took so long, with so many frames in it; `thinking` says whether a thinker wanted the

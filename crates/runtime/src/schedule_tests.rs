@@ -184,3 +184,23 @@ fn the_answer_whose_player_runs_dry_first_comes_first() {
     let chosen = schedule.choose(all.into_iter().chain(new), at(72));
     assert_eq!(chosen, Some(3));
 }
+
+#[test]
+fn a_speech_whose_reader_paused_owes_nothing_for_it() {
+    let mut schedule = Schedule::default();
+    let at = Duration::from_millis;
+    for answer in [1, 2] {
+        schedule.speak(answer, 1);
+    }
+    schedule.gave(1, 1, 1, at(0));
+    // Nobody read for a minute, then the sound goes on, a second of it at once.
+    schedule.gave(1, 12, 1, at(60_000));
+    schedule.gave(2, 1, 1, at(60_000));
+    let candidate = |answer| Candidate {
+        answer,
+        stage: Stage::Talker,
+        since: at(60_000),
+    };
+    let all = [(1, candidate(1)), (2, candidate(2))];
+    assert_eq!(schedule.choose(all.into_iter(), at(60_050)), Some(2));
+}

@@ -45,9 +45,9 @@ impl Stages {
         usage.is_some()
     }
 
-    /// Prompt rows that pass the thinker at a time.
-    pub(crate) fn prefill_rows(&self) -> usize {
-        prefill_rows(multiplies_bf16(&self.device))
+    /// Prompt rows that pass the thinker at a time, fewer while a speech on the same device must not wait.
+    pub(crate) fn prefill_rows(&self, beside_speech: bool) -> usize {
+        prefill_rows(multiplies_bf16(&self.device) && !beside_speech)
     }
 
     /// Whether this token ends an answer.
@@ -60,7 +60,7 @@ impl Stages {
     pub(crate) fn max_tokens(&self, request: &Request) -> usize {
         let configured = self.config.generation.max_new_tokens;
         let wanted = request.max_tokens.or(configured);
-        wanted.unwrap_or(MAX_NEW_TOKENS)
+        wanted.unwrap_or(MAX_NEW_TOKENS).max(1)
     }
 
     /// The checkpoint's sampling, with the reference's values where it has none; greedy unless `do_sample` is set.

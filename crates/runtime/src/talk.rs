@@ -120,7 +120,10 @@ impl<'a> Talking<'a> {
             drop(heard);
             let state = held.state();
             let outcome = self.frames((state, step), said, &marks, &mut speech);
-            held.leave(kept);
+            // What failed may have left rows that are none.
+            if !matches!(outcome, Err(Stopped::Failed(_))) {
+                held.leave(kept);
+            }
             outcome?;
         }
         self.job.progress.spoken(speech.codes.len());

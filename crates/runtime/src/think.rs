@@ -71,7 +71,10 @@ impl<'a> Thinking<'a> {
         let outcome = self
             .prefill(&prompt, &mut decoding, rows)
             .and_then(|logits| self.decode(logits, &prompt, &mut decoding, limit));
-        decoding.leave(self.kept);
+        // What failed may have left rows that are none.
+        if !matches!(outcome, Err(Stopped::Failed(_))) {
+            decoding.leave(self.kept);
+        }
         outcome.map(|()| self.answer)
     }
 
@@ -94,9 +97,11 @@ impl<'a> Thinking<'a> {
         let wanted = self.says.is_some() || !prompt.spans.is_empty();
         let mut logits = Vec::new();
         let length = prompt.ids.len();
-        let chunk = self.job.stages.prefill_rows();
-        for start in (rows..length).step_by(chunk) {
+        let mut start = rows;
+        while start < length {
+            let chunk = self.job.stages.prefill_rows(self.seat.is_beside_speech());
             let range = start..(start + chunk).min(length);
+            start = range.end;
             let positions = &prompt.positions;
             let axes = [&positions.t, &positions.h, &positions.w];
             let (scores, accepted) = self.seat.turn(|| {

@@ -122,6 +122,12 @@ pub(crate) struct Seat<'a> {
 }
 
 impl Seat<'_> {
+    /// Whether somebody listens to a speech that has to share the device with this work.
+    pub(crate) fn is_beside_speech(&self) -> bool {
+        let arbiter = self.turns.arbiter.as_ref();
+        arbiter.is_some_and(|arbiter| arbiter.lock().schedule.is_heard())
+    }
+
     /// Does a unit of work when it is its turn, unless the answer is no longer wanted. The work must not wait for another
     /// loop or for the reader.
     pub(crate) fn turn<T>(&self, work: impl FnOnce() -> T) -> Result<T, Stopped> {

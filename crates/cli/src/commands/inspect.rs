@@ -18,7 +18,7 @@ use serde_json::Value;
 use self::finite::BadTensor;
 use self::shape::Shape;
 use crate::args::{ContextArg, InspectArgs, OnLoad};
-use crate::device::{Choice, Found};
+use crate::device::{self, Choice, Found};
 use crate::failure::{self, Failure};
 use crate::model_dir;
 use crate::output::{self, Output, size};
@@ -78,12 +78,14 @@ pub(crate) fn inspect(args: &InspectArgs, output: &Output) -> Result<(), Failure
     let found = Choice::Auto.open()?;
     let room = room(&config, args.context.max_context, &found);
     let plan = MemoryPlan::new(&checkpoint, &config, room, quantize.at_load());
-    let plan = match args.context.memory_limit {
+    let limit = args.context.memory_limit;
+    let limit = limit.or_else(|| device::free_memory(&found));
+    let plan = match limit {
         Some(limit) => plan.fitted(limit, args.context.max_context.is_none()),
         None => plan,
     };
     let mut report = Report::new(&dir, &checkpoint, &config, plan);
-    (report.problems, report.warnings) = problems(&dir, &args.context, quantize, found)?;
+    (report.problems, report.warnings) = problems(&dir, (&args.context, limit), quantize, found)?;
     if args.check {
         report.bad_tensors = Some(finite::check(&checkpoint, &output));
     }
@@ -102,7 +104,7 @@ pub(crate) fn inspect(args: &InspectArgs, output: &Output) -> Result<(), Failure
 /// What would keep the checkpoint from being loaded, and what would only be told.
 fn problems(
     dir: &Path,
-    context: &ContextArg,
+    (context, limit): (&ContextArg, Option<u64>),
     quantize: OnLoad,
     found: Found,
 ) -> Result<(Vec<Problem>, Vec<String>), Failure> {
@@ -110,7 +112,7 @@ fn problems(
     let told = Rc::clone(&warnings);
     let mut engine = EngineConfig::new(dir)
         .device(found.device)
-        .memory_limit(context.memory_limit)
+        .memory_limit(limit)
         .quantize(quantize.format)
         .quantize_head(quantize.head)
         .warn(move |warning| told.borrow_mut().push(warning.to_owned()));

@@ -63,7 +63,7 @@ fn once(bench: &Bench, sizes: &Sizes) -> Result<Run, Error> {
     let (mut next, prefill) = timed(&stages.device, || {
         let mut logits = Vec::new();
         let embeds = Rows::text(thinker.embed_text(&prompt));
-        let chunk = stages.prefill_rows();
+        let chunk = stages.prefill_rows(false);
         for start in (0..prompt.len()).step_by(chunk) {
             let range = start..(start + chunk).min(prompt.len());
             let positions: Vec<f32> = range.clone().map(|row| row as f32).collect();
