@@ -8,4 +8,4 @@ mod golden;
 pub use cases::{Case, answers, asked, cases, engine, parts, prompt, request};
 pub use ears::{heard, words};
 pub use features::{log_mel, read_npy};
-pub use golden::{Golden, goldens, read_wav};
+pub use golden::{Golden, goldens, read_wave};

@@ -39,7 +39,7 @@ impl Golden {
     /// The wave as 16-bit numbers.
     #[must_use]
     pub fn wave(&self) -> Option<Vec<i16>> {
-        Some(read_wav(&folder().join(self.wav.as_ref()?)))
+        Some(read_wave(&folder().join(self.wav.as_ref()?)))
     }
 
     /// The log-mel of the float wave, `[frame, 80]`.
@@ -68,13 +68,13 @@ pub fn goldens() -> Vec<Golden> {
         .collect()
 }
 
-/// The samples of a 16-bit WAV file.
+/// The samples of a 16-bit WAV or FLAC file.
 ///
 /// # Panics
 /// When it is not one.
 #[must_use]
 #[expect(clippy::cast_possible_truncation, reason = "they were 16-bit numbers")]
-pub fn read_wav(path: &Path) -> Vec<i16> {
+pub fn read_wave(path: &Path) -> Vec<i16> {
     let pcm = read_audio(path).unwrap_or_else(|error| panic!("{error}"));
     pcm.samples.iter().map(|x| (x * 32_768.0) as i16).collect()
 }
