@@ -12,6 +12,7 @@ use std::path::PathBuf;
 use burn::tensor::{DType, Device, Tensor, TensorData};
 use burn_omni_model::code2wav::Code2Wav;
 use burn_omni_model::config::Config;
+use burn_omni_model::processor::media::read_audio;
 use burn_omni_model::talker::Talker;
 use burn_omni_quant::checkpoint::{Checkpoint, Component};
 use burn_omni_quant::{LoadOptions, Warnings, Weights, load};
@@ -64,10 +65,9 @@ impl Case {
     /// The samples of the golden wave.
     pub(crate) fn wave(&self) -> Vec<f32> {
         let file = repository("tests/eval/golden").join(self.wav.as_ref().unwrap());
-        let samples = hound::WavReader::open(file).unwrap().into_samples::<i16>();
-        samples
-            .map(|sample| f32::from(sample.unwrap()) / 32767.0)
-            .collect()
+        let pcm = read_audio(&file).unwrap();
+        let samples = pcm.samples.into_iter();
+        samples.map(|sample| sample * (32768.0 / 32767.0)).collect()
     }
 
     /// The reference's intermediate tensors, where they are kept.
