@@ -93,7 +93,8 @@ fn ctrl_c_twice_ends_a_program_whose_reader_stalls() {
     let mut first = [0];
     let mut sound = child.stdout.take().unwrap();
     sound.read_exact(&mut first).unwrap();
-    // A pipe holds 64 KiB, which this voice fills in no time; nobody reads on.
+    // A pipe holds 64 KiB, which this voice fills in much less time; nobody reads on.
+    sleep(Duration::from_secs(4));
     let started = Instant::now();
     while child.try_wait().unwrap().is_none() {
         assert!(started.elapsed() < Duration::from_secs(60), "it ends");

@@ -91,12 +91,7 @@ impl Engine {
         } else {
             plan
         };
-        if plan.context < opened.context {
-            engine.warning(&format!(
-                "the context is cut to {} tokens, with which the model fits the memory",
-                plan.context
-            ));
-        }
+        engine.warn_of_cut(opened.context, plan.context);
         if captures && !(captured.is_some() && spoken) {
             engine.warning(
                 "kernels are launched one by one, which is slow: no captured step for these weights, or no memory",

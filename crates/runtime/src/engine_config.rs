@@ -174,6 +174,15 @@ impl EngineConfig {
         }
     }
 
+    /// Says so when the context is shorter than what it could have been.
+    pub(crate) fn warn_of_cut(&self, whole: usize, context: usize) {
+        if context < whole {
+            (self.warn)(&format!(
+                "the context is cut to {context} tokens, with which the model fits the memory"
+            ));
+        }
+    }
+
     /// What plain matrices become.
     pub(crate) fn at_load(&self) -> Option<AtLoad> {
         self.quantize.map(|format| AtLoad {

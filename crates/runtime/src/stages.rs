@@ -5,7 +5,6 @@ use std::path::Path;
 use burn::tensor::{Device, StreamId};
 use burn_omni_model::config::{Config, SpecialIds};
 use burn_omni_model::thinker::Thinker;
-use burn_omni_ops::decode::multiplies_bf16;
 
 use crate::decoding::Captured;
 use crate::memory::prefill_rows;
@@ -47,7 +46,7 @@ impl Stages {
 
     /// Prompt rows that pass the thinker at a time, fewer while a speech on the same device must not wait.
     pub(crate) fn prefill_rows(&self, beside_speech: bool) -> usize {
-        prefill_rows(multiplies_bf16(&self.device) && !beside_speech)
+        prefill_rows(self.captured.is_some() && !beside_speech)
     }
 
     /// Whether this token ends an answer.
