@@ -167,8 +167,13 @@ impl<'a> Launches<'a> {
         matrix: &Matrix,
         split: bool,
     ) -> Activations {
-        let x = self.buffer::<Y>(rows * width);
-        activations::round(self.client, (&x, width), matrix.tiling.columns(), split)
+        let x = burn_omni_kernels::Matrix {
+            buffer: self.buffer::<Y>(rows * width),
+            rows,
+            width,
+            stride: width,
+        };
+        activations::round(self.client, &x, matrix.tiling.columns(), split)
     }
 
     fn matrix(&self, coding: Coding, shape: Shape) -> Matrix {

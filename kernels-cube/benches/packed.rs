@@ -214,7 +214,12 @@ impl Bench {
     fn activations(&self, x: &[f32], rows: usize, columns: usize, split: bool) -> Activations {
         activations::round(
             &self.client,
-            (&self.upload(x), x.len() / rows),
+            &Matrix {
+                buffer: self.upload(x),
+                rows,
+                width: x.len() / rows,
+                stride: x.len() / rows,
+            },
             columns,
             split,
         )

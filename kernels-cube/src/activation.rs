@@ -2,6 +2,7 @@
 
 use cubecl::prelude::*;
 
+use crate::linear::vector;
 use crate::math::{erf, silu, sine_squared, tanh};
 use crate::{Buffer, Matrix, grid};
 
@@ -84,41 +85,51 @@ fn swiglu_kernel<X: Float>(
 /// - alpha, inverse_beta: `[channels]`, of one type
 #[must_use]
 pub fn snake(client: &Client, x: &Matrix, alpha: &Buffer, inverse_beta: &Buffer) -> Buffer {
-    let len = x.rows * x.width;
     let elems = [x.buffer.elem, alpha.elem];
-    let y = Buffer::empty(client, x.buffer.elem, len);
+    let y = Buffer::empty(client, x.buffer.elem, x.rows * x.width);
+    let size = vector(&[x.width, x.stride]);
+    let len = x.rows * x.width / size;
     let (count, dim) = grid::flat(len);
     snake_kernel::launch(
         client,
         count,
         dim,
-        x.buffer.arg(),
-        alpha.arg(),
-        inverse_beta.arg(),
-        y.arg(),
-        len,
-        x.width,
-        x.stride,
+        size,
+        x.buffer.vectors(size),
+        alpha.vectors(size),
+        inverse_beta.vectors(size),
+        y.vectors(size),
+        len as u32,
+        (x.width / size) as u32,
+        (x.stride / size) as u32,
         elems,
     );
     y
 }
 
 #[cube(launch)]
-fn snake_kernel<X: Float, P: Float>(
-    x: &[X],
-    alpha: &[P],
-    inverse_beta: &[P],
-    y: &mut [X],
-    len: usize,
-    width: usize,
-    stride: usize,
+fn snake_kernel<X: Float, P: Float, N: Size>(
+    x: &[Vector<X, N>],
+    alpha: &[Vector<P, N>],
+    inverse_beta: &[Vector<P, N>],
+    y: &mut [Vector<X, N>],
+    len: u32,
+    width: u32,
+    stride: u32,
     #[define(X, P)] _elems: [ElemType; 2],
 ) {
-    if ABSOLUTE_POS < len {
-        let channel = ABSOLUTE_POS % width;
-        let v = f32::cast_from(x[ABSOLUTE_POS / width * stride + channel]);
-        let wave = sine_squared(v * f32::cast_from(alpha[channel]));
-        y[ABSOLUTE_POS] = X::cast_from(v + wave * f32::cast_from(inverse_beta[channel]));
+    if ABSOLUTE_POS < len as usize {
+        // Divided in 32 bits, which is a fraction of the work of 64.
+        let at = ABSOLUTE_POS as u32;
+        let channel = (at % width) as usize;
+        let value = Vector::<f32, N>::cast_from(x[(at / width * stride) as usize + channel]);
+        let angle = value * Vector::cast_from(alpha[channel]);
+        let mut waves = Vector::<f32, N>::new(0.0f32);
+        #[unroll]
+        for i in 0..N::value() {
+            waves.insert(i, sine_squared(angle.extract(i)));
+        }
+        y[ABSOLUTE_POS] =
+            Vector::cast_from(value + waves * Vector::cast_from(inverse_beta[channel]));
     }
 }

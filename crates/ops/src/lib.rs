@@ -41,6 +41,7 @@ pub mod check;
 pub mod decode;
 mod draw;
 mod functions;
+mod memory;
 pub mod packed;
 pub mod reference;
 
@@ -57,4 +58,5 @@ pub use functions::{
     normed_rope, packed_experts, packed_linear, rms_norm, rope, route, snake, swiglu, unpack,
     write_rows,
 };
+pub use memory::for_good;
 pub use packed::{Packed, PackedBytes, PackedFormat, PackedSpec};

@@ -62,6 +62,17 @@ pub(crate) fn values(part: &RawTensor<'_>) -> Vec<f32> {
     part.to_f32().expect("the checking pass saw the dtype")
 }
 
+/// A tensor whose rows follow one another: a device would set rows of most widths apart, and kernels that load whole
+/// lines could not read them.
+pub(crate) fn side_by_side<const D: usize>(
+    data: TensorData,
+    place: (&burn::tensor::Device, DType),
+) -> Tensor<D> {
+    let (bytes, shape, dtype) = data.into_parts();
+    let data = TensorData::from_bytes(bytes, [shape.num_elements()], dtype);
+    Tensor::<1>::from_data(data, place).reshape(shape)
+}
+
 /// A tensor on `device` in the dtype of `data`, or in `fallback` where the device has no such dtype.
 pub(crate) fn upload<const D: usize>(
     data: TensorData,
@@ -73,5 +84,5 @@ pub(crate) fn upload<const D: usize>(
     } else {
         fallback
     };
-    Tensor::from_data(data, (device, dtype))
+    side_by_side(data, (device, dtype))
 }

@@ -10,7 +10,7 @@ use burn_omni_ops::{Packed, PackedBytes};
 use crate::checkpoint::RawTensor;
 use crate::formats::{AtLoad, Joined, JoinedWeight, Layout, Stored, join};
 use crate::load::{Context, Pass};
-use crate::raw::{self, upload, values};
+use crate::raw::{self, side_by_side, upload, values};
 use crate::warnings::Kind;
 use crate::{Bias, Embedding, Linear, LoadOptions, Weight};
 
@@ -83,7 +83,7 @@ impl<'a> Weights<'a> {
         match self.values(name, &stored) {
             Some(values) => {
                 let data = TensorData::new(change(values), shape);
-                Tensor::from_data(data, (self.device(), dtype))
+                side_by_side(data, (self.device(), dtype))
             }
             None => self.empty(shape),
         }
@@ -172,7 +172,9 @@ impl<'a> Weights<'a> {
             change(values)
         });
         if exact.get() && multiplies_bf16(self.device()) {
-            matrix.cast(DType::BF16)
+            // As one row, for the reason of `side_by_side`.
+            let numbers = matrix.reshape([shape[0] * shape[1]]);
+            numbers.cast(DType::BF16).reshape(shape)
         } else {
             matrix
         }

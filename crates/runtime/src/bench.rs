@@ -25,6 +25,8 @@ pub use figure::Figure;
 pub use model::{Bench, Synthetic};
 pub use timeline::Timeline;
 
+use burn_omni_ops::for_good;
+
 use crate::Error;
 
 /// How much is done, and how often.
@@ -38,6 +40,27 @@ pub struct Sizes {
     pub frames: usize,
     /// Measurements of each figure, after one that warms up.
     pub repeat: usize,
+    /// The only part that is measured; every part without.
+    pub only: Option<Part>,
+}
+
+/// What figures are of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Part {
+    /// The prompt and the decoded tokens.
+    Thinker,
+    /// The talker and its code predictor.
+    Talker,
+    /// Codes that become samples.
+    Code2Wav,
+    /// Whole spoken answers.
+    Answer,
+}
+
+impl Sizes {
+    fn has(&self, part: Part) -> bool {
+        self.only.is_none_or(|only| only == part)
+    }
 }
 
 impl Default for Sizes {
@@ -47,6 +70,7 @@ impl Default for Sizes {
             decode_tokens: 64,
             frames: 125,
             repeat: 5,
+            only: None,
         }
     }
 }
@@ -64,19 +88,32 @@ impl Bench {
         self.fits(sizes)?;
         self.stages().on_queue(|| {
             give(self.load_figure())?;
-            let copies = copies::bandwidth(&self.stages().device, sizes.repeat)?;
+            if let Some(held) = self.held_memory() {
+                give(held)?;
+            }
+            // What is copied is given back, and is no measure for the memory of passing results.
+            let device = &self.stages().device;
+            let copies = for_good(device, || copies::bandwidth(device, sizes.repeat))?;
             let bandwidth = copies.value * 1e9;
             give(copies)?;
-            for figure in text::figures(self, sizes, bandwidth)? {
-                give(figure)?;
-            }
-            if let Some(model) = &self.stages().speech {
-                give(speech::talker(self, model, sizes, bandwidth)?)?;
-                for figure in speech::code2wav(self, &model.code2wav, sizes)? {
+            if sizes.has(Part::Thinker) {
+                for figure in text::figures(self, sizes, bandwidth)? {
                     give(figure)?;
                 }
-                for figure in answer::figures(self, sizes)? {
-                    give(figure)?;
+            }
+            if let Some(model) = &self.stages().speech {
+                if sizes.has(Part::Talker) {
+                    give(speech::talker(self, model, sizes, bandwidth)?)?;
+                }
+                if sizes.has(Part::Code2Wav) {
+                    for figure in speech::code2wav(self, &model.code2wav, sizes)? {
+                        give(figure)?;
+                    }
+                }
+                if sizes.has(Part::Answer) {
+                    for figure in answer::figures(self, sizes)? {
+                        give(figure)?;
+                    }
                 }
             }
             for figure in self.memory_figures() {

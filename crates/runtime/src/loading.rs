@@ -8,6 +8,7 @@ use burn_omni_model::config::{Config, SpecialIds};
 use burn_omni_model::processor::Processor;
 use burn_omni_model::thinker::Thinker;
 use burn_omni_ops::decode::multiplies_bf16;
+use burn_omni_ops::for_good;
 use burn_omni_quant::checkpoint::{Checkpoint, Component, TensorSet};
 use burn_omni_quant::formats::{self, AtLoad, QuantConfig};
 use burn_omni_quant::{LoadOptions, Warnings, Weights, check, load};
@@ -139,7 +140,7 @@ impl<'a> Loader<'a> {
             ..LoadOptions::new(self.device, DType::F32, self.warnings)
         };
         if !self.dry {
-            return Ok(load(tensors, options, build)?);
+            return Ok(for_good(self.device, || load(tensors, options, build))?);
         }
         let (built, verdict) = check(tensors, options, build);
         self.problems

@@ -22,7 +22,7 @@ pub(super) struct Launch<'a> {
     pub(super) row: Option<(&'a Row, &'a Buffer)>,
     /// Rows, or choices of rows, of which each has cubes of its own.
     pub(super) jobs: usize,
-    /// Columns of a job.
+    /// Columns of a job, or of all where they are in blocks.
     pub(super) columns: usize,
     /// Numbers of `x` between its rows.
     pub(super) x_stride: usize,
@@ -151,6 +151,15 @@ fn few_kernel<Y: Float>(
     let mut row = 0usize;
     let mut pair = first;
     let mut choice = 0usize;
+    let mut columns = columns as usize;
+    if comptime!(work.blocks) {
+        row = job * work.columns();
+        columns = select(
+            row + work.columns() < columns,
+            work.columns(),
+            columns - row,
+        );
+    }
     if comptime!(work.mode == Mode::Down) {
         choice = job * slots as usize + first / pairs;
         row = choice * work.halves();
@@ -170,7 +179,7 @@ fn few_kernel<Y: Float>(
         width: width as usize,
         pair,
         row,
-        columns: columns as usize,
+        columns,
         x_stride: x_stride as usize,
     };
     // What the sums are multiplied with at the end is on its way before they are formed.

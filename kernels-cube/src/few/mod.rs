@@ -1,4 +1,4 @@
-//! Products with up to 16 rows of activations on matrix units: weights are read once, at the speed of memory.
+//! Products with a few rows of activations on matrix units: up to 16 read the weights once, at the speed of memory.
 //!
 //! A column of the second operand is a row of activations. Packed weights lie in tiles; their scales are multiplied into
 //! the decoded values: both have six significant bits together, so bf16 holds the product exactly. Weights of bf16 lie in
@@ -25,8 +25,11 @@ use crate::packed::tiles::Activations;
 use kernel::Launch;
 use work::{Mode, Work};
 
-/// Rows of activations at most.
+/// Columns of a cube at most: rows of activations, or halves of them.
 pub const FEW: usize = 16;
+/// Columns up to which [`few`] is faster than [`many`](crate::many): it reads the weights once for every [`FEW`] of them,
+/// but its planes share a row of the weights.
+pub const SEVERAL: usize = 6 * FEW;
 
 /// The residual row of a token, as the next product takes it.
 #[derive(Clone, Debug)]
@@ -61,20 +64,22 @@ impl Row {
     }
 }
 
-/// `y = weights * x` for each of up to [`FEW`] rows; half as many when they are split.
+/// `y = weights * x` for each row, of which there are best not more than [`SEVERAL`]; half as many when they are split.
 ///
 /// - x: `[rows, columns]`
 /// - y: `[rows, rows of the weights]`
 pub fn few(client: &Client, weights: &Weights, (x, rows): (&Activations, usize), y: &Buffer) {
     let columns = rows * x.halves();
+    let work = Work::new(Mode::Dense, weights, x.split, [1, columns.min(FEW), 1]);
+    let jobs = columns.div_ceil(FEW);
     let launch = Launch {
         weights,
-        work: Work::new(Mode::Dense, weights, x.split, [1, columns, 1]),
+        work: work.in_blocks(jobs > 1),
         x: &x.buffer,
         y,
         chosen: None,
         row: None,
-        jobs: 1,
+        jobs,
         columns,
         x_stride: weights.columns(),
         stride: weights.rows(),

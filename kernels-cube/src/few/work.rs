@@ -92,6 +92,8 @@ pub(super) struct Work {
     pub(super) listed: bool,
     /// Whether what the next launch reads is brought into the cache.
     pub(super) warms: bool,
+    /// Whether there are more columns than a cube takes.
+    pub(super) blocks: bool,
 }
 
 impl Work {
@@ -130,7 +132,19 @@ impl Work {
             residual: false,
             listed: false,
             warms: false,
+            blocks: false,
         }
+    }
+
+    /// Cubes have blocks of columns of their own.
+    pub(super) const fn in_blocks(mut self, blocks: bool) -> Self {
+        self.blocks = blocks;
+        self
+    }
+
+    /// Columns of a cube at most.
+    pub(super) const fn columns(&self) -> usize {
+        self.groups * COLUMNS
     }
 
     /// The input is a row that is yet to be divided by its root mean square.

@@ -105,7 +105,11 @@ pub(super) fn write<Y: Float>(
             if comptime!(work.is_normed()) {
                 sum *= factors.norm[0];
             }
-            y[(CUBE_POS_Y as usize + column / halves) * place.rows + row] = Y::cast_from(sum);
+            let mut first = CUBE_POS_Y as usize;
+            if comptime!(work.blocks) {
+                first *= comptime!(work.columns() / halves);
+            }
+            y[(first + column / halves) * place.rows + row] = Y::cast_from(sum);
         }
         output += comptime!(work.planes * 32);
     }

@@ -62,6 +62,9 @@ pub(crate) struct BenchArgs {
     /// Measurements of each figure, after one that warms up
     #[arg(long, value_name = "N", allow_negative_numbers = true, value_parser = values::count, default_value = "5")]
     pub(crate) repeat: usize,
+    /// Measure one part alone
+    #[arg(long, value_name = "PART")]
+    pub(crate) only: Option<Part>,
     /// Leave out talker and code2wav
     #[arg(long)]
     pub(crate) no_speech: bool,
@@ -71,6 +74,31 @@ pub(crate) struct BenchArgs {
     /// Write one JSON object a figure to stdout, as they come
     #[arg(long)]
     pub(crate) json: bool,
+}
+
+/// What figures are of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Part {
+    /// Prompt and decoded tokens
+    Thinker,
+    /// Talker and code predictor
+    Talker,
+    /// Codes that become samples
+    #[value(name = "code2wav")]
+    Code2Wav,
+    /// Whole spoken answers
+    Answer,
+}
+
+impl From<Part> for burn_omni::bench::Part {
+    fn from(part: Part) -> Self {
+        match part {
+            Part::Thinker => Self::Thinker,
+            Part::Talker => Self::Talker,
+            Part::Code2Wav => Self::Code2Wav,
+            Part::Answer => Self::Answer,
+        }
+    }
 }
 
 /// How matrices of the text decoder are stored.

@@ -22,6 +22,7 @@ pub(crate) fn bench(args: BenchArgs, output: &Output) -> Result<(), Failure> {
         decode_tokens: args.decode_tokens,
         frames: args.frames,
         repeat: args.repeat,
+        only: args.only.map(Into::into),
     };
     let (json, timeline) = (args.json, args.timeline.clone());
     let give = |figure: Figure| match json {

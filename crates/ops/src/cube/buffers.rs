@@ -1,6 +1,7 @@
 //! Burn's tensors as the kernels take them, and back.
 
-use burn::tensor::{DType, Shape};
+use burn::tensor::{DType, Shape, Tensor};
+use burn_cubecl::CubeBackend;
 use burn_cubecl::kernel::into_contiguous;
 use burn_cubecl::tensor::CubeTensor;
 use burn_omni_kernels::{Buffer, Heads, Matrix};
@@ -17,6 +18,11 @@ pub(super) fn elem(dtype: DType) -> ElemType {
         DType::U32 => u32::elem_type_native(),
         other => panic!("no kernel reads {other:?}"),
     }
+}
+
+/// The tensor itself, if it is on a GPU.
+pub(super) fn primitive<const D: usize>(x: Tensor<D>) -> Option<CubeTensor> {
+    x.try_into_primitive::<CubeBackend>().ok()
 }
 
 /// The memory of a tensor whose elements lie side by side.

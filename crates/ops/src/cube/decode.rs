@@ -12,7 +12,7 @@ use burn_omni_kernels::packed::tiles;
 use cubecl::client::Graph;
 use cubecl::prelude::*;
 
-use super::buffers::{flat, tensor};
+use super::buffers::{flat, primitive, tensor};
 use super::packed::{in_tiles, tiled};
 use crate::Packed;
 use crate::decode::{
@@ -409,8 +409,4 @@ fn bf16s<const D: usize>(x: Tensor<D>) -> Option<Buffer> {
 
 fn f32s(x: Tensor<1>) -> Option<Buffer> {
     primitive(x.cast(DType::F32)).map(flat)
-}
-
-fn primitive<const D: usize>(x: Tensor<D>) -> Option<CubeTensor> {
-    x.try_into_primitive::<CubeBackend>().ok()
 }

@@ -2,11 +2,11 @@
 
 use burn::tensor::DType;
 use burn_cubecl::kernel::cast;
-use burn_omni_kernels::Buffer;
-use burn_omni_kernels::few::{self, FEW, Weights};
+use burn_omni_kernels::few::{self, FEW, SEVERAL, Weights};
 use burn_omni_kernels::many::{self, Blocking, Plan};
 use burn_omni_kernels::packed::tiles::{self, Activations, Tiling, activations, scaled};
 use burn_omni_kernels::packed::{Coding, Order, Scaling, Shape, rows};
+use burn_omni_kernels::{Buffer, Matrix};
 use cubecl::prelude::*;
 
 use super::buffers::{flat, tensor};
@@ -131,7 +131,7 @@ pub(super) fn linear(x: F, parts: Parts, spec: &PackedSpec) -> F {
         let matrix = tiled(parts, spec);
         let x = rounded(&client, (x, count), spec);
         let weights = Weights::Tiles(matrix);
-        if count * x.halves() <= FEW {
+        if count * x.halves() <= SEVERAL {
             few::few(&client, &weights, (&x, count), &y);
         } else {
             many::many(&client, many::Product::new(&weights, &x, count), &y);
@@ -226,7 +226,13 @@ fn rounded(client: &Client, (x, rows): (Buffer, usize), spec: &PackedSpec) -> Ac
     if x.elem == half::bf16::elem_type_native() && columns == spec.width {
         return Activations { buffer: x, split };
     }
-    activations::round(client, (&x, spec.width), columns, split)
+    let x = Matrix {
+        buffer: x,
+        rows,
+        width: spec.width,
+        stride: spec.width,
+    };
+    activations::round(client, &x, columns, split)
 }
 
 pub(super) fn tiled((codes, scales, gains): Parts, spec: &PackedSpec) -> tiles::Matrix {

@@ -2,7 +2,7 @@
 
 use burn::tensor::DType;
 use burn_cubecl::kernel::cast;
-use burn_omni_kernels::few::{Rows, Weights};
+use burn_omni_kernels::few::{self, Rows, SEVERAL, Weights};
 use burn_omni_kernels::packed::tiles::{self, Activations, activations};
 use burn_omni_kernels::{
     self as kernels, Buffer, ExpertMatrices, Matrix, Product, Routes, Taps, many,
@@ -28,17 +28,28 @@ pub(super) fn causal_conv1d(x: F, weight: F, bias: F, dilation: usize) -> F {
 fn product(x: F, weight: F, bias: Option<F>, taps: Taps) -> F {
     let (like, x, weight) = (x.clone(), matrix(x), matrix(weight));
     let rows = x.rows - (taps.count - 1) * taps.dilation;
-    if let Some(weights) = on_matrix_units(&like.client, &weight, taps)
+    let weights = on_matrix_units(&like.client, &weight, taps);
+    if let Some(weights) = &weights
+        && bias.is_none()
+        && taps.count == 1
+        && rows * halves(x.buffer.elem) <= SEVERAL
+    {
+        let x = rounded(&like.client, &x, weights.columns());
+        let y = Buffer::empty(&like.client, elem(like.dtype), rows * weight.rows);
+        few::few(&like.client, weights, (&x, rows), &y);
+        return tensor(&like, y, [rows, weight.rows], like.dtype);
+    }
+    if let Some(weights) = &weights
         && rows > FEW_ROWS
         && weight.rows > FEW_ROWS
     {
         let bias = bias.map(|bias| flat(cast(bias, DType::F32)));
-        let x = rounded(like.clone(), x.width);
+        let x = rounded(&like.client, &x, x.width);
         let y = Buffer::empty(&like.client, elem(like.dtype), rows * weight.rows);
         let product = many::Product {
             taps,
             bias: bias.as_ref(),
-            ..many::Product::new(&weights, &x, rows)
+            ..many::Product::new(weights, &x, rows)
         };
         many::many(&like.client, product, &y);
         return tensor(&like, y, [rows, weight.rows], like.dtype);
@@ -70,16 +81,25 @@ fn on_matrix_units(client: &Client, weight: &Matrix, taps: Taps) -> Option<Weigh
     })
 }
 
-/// Rows as they are multiplied: bf16 as it is, wider types with what rounding takes away.
-fn rounded(x: F, width: usize) -> Activations {
-    let (client, x) = (x.client.clone(), flat(x));
-    if x.elem == half::bf16::elem_type_native() {
+/// Columns of the second operand that a row is.
+fn halves(elem: ElemType) -> usize {
+    if elem == half::bf16::elem_type_native() {
+        1
+    } else {
+        2
+    }
+}
+
+/// Rows as they are multiplied: bf16 as it is, wider types with what rounding takes away; zero behind their width.
+fn rounded(client: &Client, x: &Matrix, columns: usize) -> Activations {
+    let split = halves(x.buffer.elem) == 2;
+    if !split && x.width == columns && x.stride == columns {
         return Activations {
-            buffer: x,
-            split: false,
+            buffer: x.buffer.clone(),
+            split,
         };
     }
-    activations::round(&client, (&x, width), width, true)
+    activations::round(client, x, columns, split)
 }
 
 pub(super) fn route(logits: F, top_k: usize, normalize: bool) -> (I, F) {
@@ -113,7 +133,7 @@ pub(super) fn experts(x: F, (ids, weights): (I, F), gate_up: F, down: F) -> F {
             ids,
         };
         let y = Buffer::empty(&like.client, elem(like.dtype), x.rows * x.width);
-        let rows = rounded(like.clone(), x.width);
+        let rows = rounded(&like.client, &x, x.width);
         chosen.grouped(&like.client, &rows, ([up, down], count), &y);
         return tensor(&like, y, [x.rows, x.width], like.dtype);
     }

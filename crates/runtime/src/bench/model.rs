@@ -8,6 +8,7 @@ use burn_omni_model::code2wav::Code2Wav;
 use burn_omni_model::config::Config;
 use burn_omni_model::talker::Talker;
 use burn_omni_model::thinker::Thinker;
+use burn_omni_ops::for_good;
 use burn_omni_quant::checkpoint::Component;
 use burn_omni_quant::formats::AtLoad;
 use burn_omni_quant::{LoadOptions, Warnings, draw};
@@ -172,13 +173,19 @@ impl Bench {
             Parts::Drawn(drawn) => drawn.bytes,
         };
         let mut figures = vec![Figure::one("memory.weights", "bytes", weights as f64)];
-        if let Some(usage) = self.stages().device.memory_pool_usage() {
-            let reserved = usage.bytes_reserved as f64;
-            let mut figure = Figure::one("memory.device", "bytes", reserved);
-            figure.detail = "held by this process's queue".into();
-            figures.push(figure);
-        }
+        figures.extend(self.held_memory());
         figures
+    }
+
+    /// What the queue of the device holds, where it tells.
+    pub(super) fn held_memory(&self) -> Option<Figure> {
+        let usage = self.stages().device.memory_pool_usage()?;
+        let mut figure = Figure::one("memory.device", "bytes", usage.bytes_reserved as f64);
+        let [used, spare] =
+            [usage.bytes_in_use, usage.bytes_padding].map(|bytes| bytes as f64 / 1e9);
+        figure.detail =
+            format!("held by this process's queue, {used:.2} GB in use and {spare:.2} between");
+        Some(figure)
     }
 }
 
@@ -209,21 +216,23 @@ impl Drawn {
         };
         let talker = config.talker.as_ref().filter(|_| speech);
         let accept = talker.map(|talker| talker.accept_hidden_layer);
-        let thinker = draw(Component::Thinker, options, |weights| {
-            Thinker::load(weights, &config.thinker, accept)
+        let thinker = for_good(&device, || {
+            draw(Component::Thinker, options, |weights| {
+                Thinker::load(weights, &config.thinker, accept)
+            })
         });
         let speech = talker.zip(config.code2wav.as_ref());
         let speech = speech.map(|(talker, code2wav)| {
-            let mut speech = SpeechModel::new(
-                draw(Component::Talker, options, |weights| {
+            let (talker_drawn, code2wav) = for_good(&device, || {
+                let talker = draw(Component::Talker, options, |weights| {
                     Talker::load(weights, talker)
-                }),
-                draw(Component::Code2Wav, options, |weights| {
+                });
+                let code2wav = draw(Component::Code2Wav, options, |weights| {
                     Code2Wav::load(weights, code2wav)
-                }),
-                talker,
-                &ids,
-            );
+                });
+                (talker, code2wav)
+            });
+            let mut speech = SpeechModel::new(talker_drawn, code2wav, talker, &ids);
             speech.capture();
             speech
         });

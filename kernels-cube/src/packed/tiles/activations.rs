@@ -3,26 +3,21 @@
 use cubecl::prelude::*;
 
 use super::Activations;
-use crate::Buffer;
 use crate::grid::flat;
 use crate::linear::vector;
+use crate::{Buffer, Matrix};
 
 /// Rows of `x` rounded to bf16 and padded to `columns`; with `split` each is followed by what the rounding took away.
 ///
 /// - x: `[rows, width]`
 /// - output: bf16 `[rows, 1 or 2, columns]`
 #[must_use]
-pub fn round(
-    client: &Client,
-    (x, width): (&Buffer, usize),
-    columns: usize,
-    split: bool,
-) -> Activations {
+pub fn round(client: &Client, x: &Matrix, columns: usize, split: bool) -> Activations {
     let halves = if split { 2 } else { 1 };
-    let rows = x.len() / width;
+    let rows = x.rows;
     let elem = half::bf16::elem_type_native();
     let rounded = Buffer::empty(client, elem, rows * halves * columns);
-    let size = vector(&[width, columns]);
+    let size = vector(&[x.width, x.stride, columns]);
     let (cubes, dim) = flat(rows * columns / size);
     #[expect(unsafe_code, reason = "kernels are launched without bounds checks")]
     // SAFETY: units beyond the rounded numbers return.
@@ -32,13 +27,14 @@ pub fn round(
             cubes,
             dim,
             size,
-            x.vectors(size),
+            x.buffer.vectors(size),
             rounded.vectors(size),
             (rows * columns / size) as u32,
-            (width / size) as u32,
+            (x.width / size) as u32,
+            (x.stride / size) as u32,
             (columns / size) as u32,
             split,
-            [x.elem, elem],
+            [x.buffer.elem, elem],
         );
     }
     Activations {
@@ -74,6 +70,7 @@ fn round_kernel<X: Float, Y: Float, N: Size>(
     rounded: &mut [Vector<Y, N>],
     count: u32,
     width: u32,
+    stride: u32,
     columns: u32,
     #[comptime] split: bool,
     #[define(X, Y)] _elems: [ElemType; 2],
@@ -86,7 +83,7 @@ fn round_kernel<X: Float, Y: Float, N: Size>(
     let (row, column) = (at / columns, at % columns);
     let mut value = Vector::<f32, N>::new(0.0f32);
     if column < width {
-        value = Vector::cast_from(x[row * width + column]);
+        value = Vector::cast_from(x[row * stride as usize + column]);
     }
     let high = Vector::<Y, N>::cast_from(value);
     if comptime!(split) {
