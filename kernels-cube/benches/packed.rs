@@ -214,7 +214,7 @@ impl Bench {
     fn activations(&self, x: &[f32], rows: usize, columns: usize, split: bool) -> Activations {
         activations::round(
             &self.client,
-            &Matrix {
+            &burn_omni_kernels::Matrix {
                 buffer: self.upload(x),
                 rows,
                 width: x.len() / rows,

@@ -27,6 +27,8 @@ const PLANES: usize = 8;
 const KEYS: usize = 16;
 /// Parts that the keys of a head are split in at most.
 const SPLITS: usize = 32;
+/// Parts that are loaded at once when they are joined.
+const JOINED: usize = 8;
 /// Numbers between heads in shared memory, so that the lanes of a plane meet different banks.
 const PITCH: usize = HEAD + 8;
 /// A score that no key has.
@@ -187,7 +189,7 @@ fn attend_kernel(
     let mut queries =
         Shared::<[Vector<u32, N2>]>::new_aligned_slice(comptime!(2 * GROUP * HEAD / 4), 16usize);
     let mut query = Vector::<f32, N4>::new(0.0f32);
-    if plane < group {
+    if comptime!(group == PLANES) || plane < group {
         query = rotated(
             qkv[(kv * group + plane) * comptime!(HEAD / 4) + lane],
             q_norm[lane],
@@ -386,11 +388,11 @@ fn attend_kernel(
         own[comptime!(m * 4)] = two;
     }
     sync_cube();
-    // From here on a plane has a head, a lane four numbers of it.
+    // From here on a plane has a head, a lane four numbers of it as they lie here: number `d` at `d % 16 * 8 + d / 16`.
     let mut value = Vector::<f32, N4>::new(0.0f32);
     let mut sum = 0.0f32;
     let mut top = f32::new(LOWEST);
-    if plane < group {
+    if comptime!(group == PLANES) || plane < group {
         #[unroll]
         for other in 0..PLANES {
             top = larger(top, peaks[other * GROUP + plane]);
@@ -399,23 +401,17 @@ fn attend_kernel(
         for other in 0..PLANES {
             let at = other * GROUP + plane;
             sum += weights[at] * exp2(peaks[at] - top);
-            #[unroll]
-            for e in 0..4usize {
-                // Number `d` of a head lies at `d % 16 * 8 + d / 16`.
-                let place = (lane % 4usize * 4usize + e) * 8usize + lane / 4usize;
-                let two = outputs[at * comptime!(PITCH / 2) + place / 2usize];
-                let number = select(
-                    place & 1usize == 0usize,
-                    two.extract(0usize),
-                    two.extract(1usize),
-                );
-                value.insert(e, value.extract(e) + number);
-            }
+            let own = &outputs[at * comptime!(PITCH / 2) + lane * 2usize..];
+            let (first, second) = (own[0usize], own[1usize]);
+            value.insert(0usize, value.extract(0usize) + first.extract(0usize));
+            value.insert(1usize, value.extract(1usize) + first.extract(1usize));
+            value.insert(2usize, value.extract(2usize) + second.extract(0usize));
+            value.insert(3usize, value.extract(3usize) + second.extract(1usize));
         }
     }
     if active > 1usize {
         let at = (kv * SPLITS + split) * group + plane;
-        if plane < group {
+        if comptime!(group == PLANES) || plane < group {
             parts[at * comptime!(HEAD / 4) + lane] = value;
             if lane == 0usize {
                 sums[at * 2usize] = top;
@@ -434,22 +430,56 @@ fn attend_kernel(
         if UNIT_POS == 0 {
             counters[kv] = 0u32;
         }
-        if plane < group {
-            top = f32::new(LOWEST);
-            for s in 0..active {
-                top = larger(top, sums[((kv * SPLITS + s) * group + plane) * 2usize]);
+        if comptime!(group == PLANES) || plane < group {
+            // A lane has the peak and the sum of a part.
+            let part = select(lane < active, lane, 0usize);
+            let at = ((kv * SPLITS + part) * group + plane) * 2usize;
+            let (own_top, own_sum) = (sums[at], sums[at + 1usize]);
+            top = own_top;
+            #[unroll]
+            for step in 0..5u32 {
+                top = larger(top, plane_shuffle_xor(top, comptime!(16 >> step)));
             }
+            let factor = select(lane < active, exp2(own_top - top), 0.0f32);
+            sum = plane_total(own_sum * factor, 32usize);
             value = Vector::<f32, N4>::new(0.0f32);
-            sum = 0.0f32;
-            for s in 0..active {
-                let at = (kv * SPLITS + s) * group + plane;
-                let factor = exp2(sums[at * 2usize] - top);
-                sum += sums[at * 2usize + 1usize] * factor;
-                value += parts[at * comptime!(HEAD / 4) + lane] * Vector::<f32, N4>::new(factor);
+            let mut first = 0usize;
+            while first < active {
+                // Loads that do not wait for one another.
+                let mut some = Array::<Vector<f32, N4>>::new(JOINED);
+                #[unroll]
+                for i in 0..JOINED {
+                    let part = select(first + i < active, first + i, first);
+                    let at = (kv * SPLITS + part) * group + plane;
+                    some[i] = parts[at * comptime!(HEAD / 4) + lane];
+                }
+                #[unroll]
+                for i in 0..JOINED {
+                    let factor = plane_shuffle(factor, (first + i) as u32);
+                    value += some[i] * Vector::<f32, N4>::new(factor);
+                }
+                first += JOINED;
             }
         }
     }
-    if plane < group {
+    if comptime!(group == PLANES) || plane < group {
+        // Into their order, in what only this plane has read.
+        let own = &mut outputs[plane * comptime!(PITCH / 2)..];
+        let mut two = Vector::<f32, N2>::new(0.0f32);
+        two.insert(0usize, value.extract(0usize));
+        two.insert(1usize, value.extract(1usize));
+        own[lane * 2usize] = two;
+        two.insert(0usize, value.extract(2usize));
+        two.insert(1usize, value.extract(3usize));
+        own[lane * 2usize + 1usize] = two;
+        sync_plane();
+        let pair = lane / 8usize;
+        let upper = lane / 4usize % 2usize == 1usize;
+        #[unroll]
+        for e in 0..4usize {
+            let two = own[(lane % 4usize * 4usize + e) * 4usize + pair];
+            value.insert(e, select(upper, two.extract(1usize), two.extract(0usize)));
+        }
         let (hi, lo) = halves(value * Vector::<f32, N4>::new(1.0f32 / sum));
         let at = (kv * group + plane) * comptime!(HEAD / 4) + lane;
         a[at] = hi;

@@ -4,7 +4,9 @@ use cubecl::prelude::*;
 
 use super::weights::{load, multiply, row_of, tile_of};
 use super::work::{Mode, ROWS, Work};
-use super::write::{Factors, plane_total, share, write, write_gated, write_residual};
+use super::write::{
+    Factors, load_now, load_residual, plane_total, share, write, write_gated, write_residual,
+};
 use super::{Row, Weights};
 use crate::Buffer;
 
@@ -196,6 +198,10 @@ fn few_kernel<Y: Float>(
     if comptime!(work.mode == Mode::Down) {
         share_of = load_now(shares, choice);
     }
+    let mut residual = Array::<f32>::new(2usize);
+    if comptime!(work.residual) {
+        load_residual(&mut residual, h, norm, &place);
+    }
     let mut words =
         Array::<Vector<u32, N4>>::new(comptime!(work.each * work.tiles * work.form.vectors()));
     let mut scale = Array::<u32>::new(comptime!(work.each * work.tiles));
@@ -240,9 +246,9 @@ fn few_kernel<Y: Float>(
             &parts,
             &factors,
             h,
-            norm,
             y,
             squares,
+            &residual,
             &place,
             stride as usize,
             work,
@@ -291,15 +297,6 @@ fn share_gains(room: &mut Shared<[f32]>, gain: &Array<f32>, #[comptime] work: Wo
             room[to] = gain[i];
         }
     }
-}
-
-/// A load that stays where it is written: before what takes long, though it is needed behind it.
-#[cube]
-fn load_now(from: &[f32], at: usize) -> f32 {
-    let address = from[at..].as_ptr();
-    let value: f32;
-    gpu_asm!("ld.volatile.global.f32 {v}, [{a}];", v = out(_) value, a = in(_) address, options(nomem));
-    value
 }
 
 /// Asks for one of several matrices to be brought into the cache, by all cubes of a job together.

@@ -148,6 +148,27 @@ pub(super) fn write_gated<Y: Float>(
     }
 }
 
+/// The lane's number of the residual row, and its weight in the norm that follows: asked for before the sums are formed.
+#[cube]
+pub(super) fn load_residual(residual: &mut Array<f32>, h: &mut [f32], norm: &[f32], place: &Place) {
+    if UNIT_POS_Y == 0 {
+        let wanted = CUBE_POS_X as usize * ROWS + UNIT_POS_X as usize % ROWS;
+        let last = place.rows - 1usize;
+        let row = select(wanted < last, wanted, last);
+        residual[0] = load_now(&h[row..], 0usize);
+        residual[1] = load_now(norm, row);
+    }
+}
+
+/// A load that stays where it is written: before what takes long, though it is needed behind it.
+#[cube]
+pub(super) fn load_now(from: &[f32], at: usize) -> f32 {
+    let address = from[at..].as_ptr();
+    let value: f32;
+    gpu_asm!("ld.volatile.global.f32 {v}, [{a}];", v = out(_) value, a = in(_) address, options(nomem));
+    value
+}
+
 /// Adds the sums to the residual row, by one plane, and writes what the next product takes: the row times the weight of
 /// its norm in two halves of bf16, and the sum of the squares.
 #[cube]
@@ -155,9 +176,9 @@ pub(super) fn write_residual<Y: Float>(
     parts: &Shared<[f32]>,
     factors: &Factors,
     h: &mut [f32],
-    norm: &[f32],
     x: &mut [Y],
     squares: &mut [f32],
+    residual: &Array<f32>,
     place: &Place,
     stride: usize,
     #[comptime] work: Work,
@@ -169,12 +190,12 @@ pub(super) fn write_residual<Y: Float>(
         let inside = row < place.rows;
         let mut value = 0.0f32;
         if inside {
-            value = h[row] + total(parts, factors, 0usize, slot, 0usize, work);
+            value = residual[0] + total(parts, factors, 0usize, slot, 0usize, work);
         }
         let square = plane_total(value * value, 16usize);
         if inside && lane < ROWS {
             h[row] = value;
-            let next = value * norm[row];
+            let next = value * residual[1];
             let rounded = Y::cast_from(next);
             x[row] = rounded;
             x[stride + row] = Y::cast_from(next - f32::cast_from(rounded));
