@@ -108,7 +108,7 @@ impl Engine {
             stream,
         };
         Ok(Self {
-            turns: Arc::new(Turns::new(stages.is_shared())),
+            turns: Arc::new(stages.turns()),
             model: Arc::new(Model {
                 dir: opened.checkpoint.dir().to_owned(),
                 processor: opened.processor,

@@ -30,7 +30,7 @@ fn engine() -> &'static Engine {
 
 /// The demo model with something done before every unit of work.
 fn probed(probe: impl Fn(Stage) -> Result<(), Error> + Send + Sync + 'static) -> Engine {
-    let mut turns = Turns::new(false);
+    let mut turns = Turns::new(false, || Ok(()));
     turns.probe = Some(Box::new(probe) as Probe);
     engine().with_turns(turns)
 }
@@ -119,7 +119,7 @@ fn the_timing_of_the_loops_changes_no_bit() {
         assert_eq!(calm, content(whole(&hasty, request(24, 16, [2, 5]))));
     }
     // As on a GPU, where loops wait for their turns, alone and beside another answer.
-    let shared = engine().with_turns(Turns::new(true));
+    let shared = engine().with_turns(Turns::new(true, || Ok(())));
     assert_eq!(calm, content(whole(&shared, request(24, 16, [2, 5]))));
     thread::scope(|scope| {
         let answer = || content(whole(&shared, request(24, 16, [2, 5])));
@@ -275,4 +275,26 @@ fn the_talker_goes_on_behind_the_rows_of_earlier_questions() {
         panic!("the rows of the first question are not read");
     };
     assert_eq!(error.to_string(), "the talker gives NaN or infinite values");
+}
+
+#[test]
+fn work_that_is_only_queued_is_waited_for_and_no_token_or_frame_is() {
+    let waits = |request| {
+        let waits = Arc::new(AtomicUsize::new(0));
+        let counted = waits.clone();
+        let turns = Turns::new(true, move || {
+            counted.fetch_add(1, Ordering::SeqCst);
+            Ok(())
+        });
+        whole(&engine().with_turns(turns), request);
+        waits.load(Ordering::SeqCst)
+    };
+    for [tokens, frames] in [[2, 2], [24, 16]] {
+        let spoken = request(tokens, frames, [2, 5]);
+        let mut written = spoken.clone();
+        written.speech = None;
+        assert_eq!(waits(written), 1, "encoders and embeddings");
+        // And what the talker reads of the prompt, and its own prompt.
+        assert_eq!(waits(spoken), 3);
+    }
 }

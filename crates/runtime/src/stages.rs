@@ -9,6 +9,7 @@ use burn_omni_model::thinker::Thinker;
 use crate::decoding::Captured;
 use crate::memory::prefill_rows;
 use crate::speech::SpeechModel;
+use crate::turns::Turns;
 use crate::{Error, Request, Sampling};
 
 /// Longest answer when neither the request nor the checkpoint says it (the reference's `thinker_max_new_tokens`).
@@ -38,8 +39,14 @@ impl Stages {
         self.stream.executes(work)
     }
 
+    /// The turns at the device.
+    pub(crate) fn turns(&self) -> Turns {
+        let device = self.device.clone();
+        Turns::new(self.is_shared(), move || wait(&device))
+    }
+
     /// Whether the device does one thing at a time: all GPUs, which are those that keep pools of memory.
-    pub(crate) fn is_shared(&self) -> bool {
+    fn is_shared(&self) -> bool {
         let usage = self.on_queue(|| self.device.memory_pool_usage());
         usage.is_some()
     }
@@ -77,6 +84,15 @@ impl Stages {
             repetition_penalty: generation.repetition_penalty.unwrap_or(1.0) as f32,
         }
     }
+}
+
+/// Waits until a device has done what was queued; an error is what it said, in one line.
+pub(crate) fn wait(device: &Device) -> Result<(), String> {
+    device.sync().map_err(|error| {
+        let text = error.to_string();
+        let lines: Vec<&str> = text.lines().map(str::trim).collect();
+        lines.join(" ")
+    })
 }
 
 /// The names of the voices.

@@ -114,9 +114,12 @@ impl<'a> Talking<'a> {
         let mut speech = Speech::default();
         if let (Some(heard), Said::Token(first)) = self.begin(said)? {
             let max_frames = self.max_frames();
-            let marks = self.seat.turn(|| self.marks())?;
-            let begin = || self.prefill((&heard, first), &marks, max_frames, kept);
-            let (mut held, step) = self.seat.turn(begin)??;
+            let begin = || -> Result<_, Error> {
+                let marks = self.marks();
+                let (held, step) = self.prefill((&heard, first), &marks, max_frames, kept)?;
+                Ok((marks, held, step))
+            };
+            let (marks, mut held, step) = self.seat.turn_until_done(begin)??;
             drop(heard);
             let state = held.state();
             let outcome = self.frames((state, step), said, &marks, &mut speech);

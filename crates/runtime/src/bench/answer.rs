@@ -13,7 +13,7 @@ use crate::pipeline::{Job, Question};
 use crate::progress::Progress;
 use crate::schedule::{FRAME, Stage};
 use crate::stream::{Sink, Stopped};
-use crate::turns::{Span, Turns};
+use crate::turns::Span;
 use crate::{Answer, Error, Event, Request, Speech};
 
 /// Tokens that are needed to tell the thinker's speed.
@@ -79,7 +79,7 @@ pub(super) fn timeline(bench: &Bench, sizes: &Sizes) -> Result<Option<Timeline>,
 
 fn once(bench: &Bench, sizes: &Sizes, request: &Request) -> Result<Run, Error> {
     let stages = bench.stages();
-    let turns = Turns::new(stages.is_shared()).recorded();
+    let turns = stages.turns().recorded();
     let question = Question {
         prompt: Arc::new(question::prompt(bench, sizes.prompt_tokens)?),
         text: None,
