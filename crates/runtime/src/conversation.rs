@@ -13,7 +13,7 @@ use crate::stream::Read;
 use crate::{Engine, Error, Event, Request, Stream};
 
 /// A conversation with a model: what was said before is part of every request, and the rows that the model has of it are
-/// kept, so that only what is new in a turn passes the model; media are prepared anew.
+/// kept, so that only what is new in a turn passes the model, and every medium is prepared once.
 ///
 /// What the assistant said is what the reader took from the [`Stream`]: an answer that is dropped ends where it was read,
 /// or, when [`Self::heard`] says so, where it was heard. A question whose answer was not read at all is forgotten with it.
@@ -102,7 +102,7 @@ impl Conversation {
                 started,
                 progress: &progress,
             };
-            let (question, conversation) = engine.read(&request)?;
+            let (question, conversation) = engine.read(&mut request)?;
             lock(&shared).asked = Some(conversation);
             let answer = engine.answer(&request, asking, question, &mut work.kept)?;
             // The next turn can be asked as soon as the end of this one is known.
@@ -190,3 +190,7 @@ impl Drop for Work<'_> {
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
+
+#[cfg(test)]
+#[path = "conversation_tests.rs"]
+mod tests;

@@ -23,8 +23,8 @@ use crate::stages::{Stages, speaker, voices};
 use crate::stream::{Sink, Stopped};
 use crate::turns::Turns;
 use crate::{
-    Answer, Conversation, EngineConfig, Error, Event, MemoryPlan, Overflow, Request, Sampling,
-    Stream,
+    Answer, Conversation, EngineConfig, Error, Event, MemoryPlan, Messages, Overflow, Request,
+    Sampling, Stream,
 };
 
 /// A loaded model, shared by all its requests.
@@ -145,12 +145,12 @@ impl Engine {
     ///
     /// # Errors
     /// When the request asks for something that this model cannot do; what only its media show comes from the stream.
-    pub fn generate(&self, request: Request) -> Result<Stream, Error> {
+    pub fn generate(&self, mut request: Request) -> Result<Stream, Error> {
         self.accepts(&request)?;
         let engine = self.clone();
         let started = Instant::now();
         Ok(Stream::spawn(move |sink| {
-            let (question, _) = engine.read(&request)?;
+            let (question, _) = engine.read(&mut request)?;
             let asking = Asking {
                 sink,
                 started,
@@ -176,8 +176,11 @@ impl Engine {
         }
     }
 
-    /// Reads the media and makes the prompt; gives the messages with their media too.
-    pub(crate) fn read(&self, request: &Request) -> Result<(Question, Vec<Message<Media>>), Error> {
+    /// Reads the media and makes the prompt. The request's messages are taken, and come back with media that are prepared.
+    pub(crate) fn read(
+        &self,
+        request: &mut Request,
+    ) -> Result<(Question, Vec<Message<Media>>), Error> {
         let (prompt, messages) = self.model.read(request)?;
         let question = Question {
             prompt: Arc::new(prompt),
@@ -276,22 +279,29 @@ impl Engine {
 }
 
 impl Model {
-    /// Reads the media and makes the prompt, of as many messages as there is room for.
-    fn read(&self, request: &Request) -> Result<(Prompt, Vec<Message<Media>>), Error> {
+    /// Prepares the media that are new and makes the prompt, of as many messages as there is room for. The request's
+    /// messages are taken, and come back with media that are prepared.
+    fn read(&self, request: &mut Request) -> Result<(Prompt, Vec<Message<Media>>), Error> {
         let sound = request.use_audio_in_video;
-        let conversation = request.conversation.clone();
-        let read = conversation.map_media(|kind, medium| match medium {
-            Media::Decoded(medium) => Ok(medium),
-            Media::File(path) => self.processor.read(kind, &path, sound),
+        let messages = std::mem::take(&mut request.conversation.messages);
+        let tools = std::mem::take(&mut request.conversation.tools);
+        let prepared = Messages { messages, tools }.map_media(|kind, medium| match medium {
+            Media::Prepared(features) => Ok(features),
+            Media::Decoded(medium) => self.processor.features(&medium),
+            Media::File(path) => {
+                let medium = self.processor.read(kind, &path, sound)?;
+                self.processor.features(&medium)
+            }
         });
-        let mut conversation = read?;
+        let mut conversation = prepared?;
         let context = self.stages.context;
         let room = match request.on_overflow {
             Overflow::Error => 1,
             Overflow::DropOldest => self.stages.max_tokens(request).min(context / 4).max(1),
         };
         let prompt = loop {
-            let prompt = self.processor.prepare(&conversation)?;
+            let media = conversation.media().map(|(_, features)| features);
+            let prompt = self.processor.lay_out(&conversation, media)?;
             let length = prompt.ids.len();
             if length + room <= context {
                 break prompt;
@@ -306,8 +316,8 @@ impl Model {
             let prompt = length;
             return Err(Error::PromptTooLong { prompt, context });
         };
-        let decoded = |_, medium| Ok::<_, Infallible>(Media::Decoded(medium));
-        let Ok(conversation) = conversation.map_media(decoded);
+        let kept = |_, features| Ok::<_, Infallible>(Media::Prepared(features));
+        let Ok(conversation) = conversation.map_media(kept);
         Ok((prompt, conversation.messages))
     }
 

@@ -225,7 +225,7 @@ fn a_reader_that_stalls_stops_all_loops_and_can_still_leave() {
 /// A greedy spoken answer behind what is kept.
 fn spoken(request: &Request, kept: &mut Kept) -> Result<Answer, Stopped> {
     let request = request.clone().sampling(Sampling::GREEDY);
-    let request = request.speech(SpeechRequest {
+    let mut request = request.speech(SpeechRequest {
         temperature: Some(0.0),
         max_frames: Some(20),
         ..SpeechRequest::default()
@@ -236,7 +236,7 @@ fn spoken(request: &Request, kept: &mut Kept) -> Result<Answer, Stopped> {
         started: Instant::now(),
         progress: &Progress::default(),
     };
-    let (question, _) = engine().read(&request)?;
+    let (question, _) = engine().read(&mut request)?;
     engine().answer(&request, asking, question, kept)
 }
 
