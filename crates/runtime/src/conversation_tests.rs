@@ -1,14 +1,18 @@
 //! What a conversation keeps of its turns, with the demo model.
 
 use std::sync::LazyLock;
+use std::thread;
+use std::time::{Duration, Instant};
 
 use burn::tensor::Device;
 use burn_omni_model::processor::media::{LogMel, Pcm};
 
 use super::*;
-use crate::{Answer, Content, EngineConfig, Sampling};
+use crate::threads::tests::without;
+use crate::{Content, EngineConfig, Sampling};
 
 const DEMO: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../assets/omni-demo");
+const QUESTIONS: [&str; 2] = ["What is three plus four?", "Count from 2 to 6."];
 /// Tokens of an answer: few enough that none of its events has to be read before it ends.
 const TOKENS: usize = 16;
 
@@ -25,12 +29,111 @@ fn asked(request: Request) -> Request {
     request.min_tokens(TOKENS).max_tokens(TOKENS)
 }
 
-fn turn(conversation: &mut Conversation, request: Request) -> Answer {
-    let stream = conversation.send(request).expect("it is sound");
-    match stream.last() {
-        Some(Ok(Event::Done(answer))) => *answer,
-        other => panic!("{other:?}"),
+fn ask(question: &str) -> Request {
+    asked(Request::new().user([Content::text(question)]))
+}
+
+/// Reads an answer to its end, with the text that came before it.
+fn read(stream: Stream) -> (String, Answer) {
+    let (mut text, mut answer) = (String::new(), None);
+    for event in stream {
+        match event.expect("nothing fails") {
+            Event::Text(delta) => text += &delta,
+            Event::Audio(_) => {}
+            Event::Done(done) => answer = Some(*done),
+        }
     }
+    (text, answer.expect("an answer"))
+}
+
+fn turn(conversation: &mut Conversation, request: Request) -> Answer {
+    read(conversation.send(request).expect("it is sound")).1
+}
+
+/// The last answer, once it has ended.
+fn ended(conversation: &mut Conversation) -> String {
+    let begun = Instant::now();
+    loop {
+        match conversation.last_answer() {
+            Ok(text) => return text.to_owned(),
+            Err(Error::Busy) => thread::sleep(Duration::from_millis(1)),
+            Err(error) => panic!("{error}"),
+        }
+        assert!(begun.elapsed() < Duration::from_secs(60), "it never ends");
+    }
+}
+
+#[test]
+fn an_answer_that_has_ended_is_whole_before_it_is_read() {
+    let (first, _) = read(engine().generate(ask(QUESTIONS[0])).expect("it is sound"));
+    let both = Request::new().user([Content::text(QUESTIONS[0])]);
+    let both = both.assistant(first.clone());
+    let both = asked(both.user([Content::text(QUESTIONS[1])]));
+    let (_, second) = read(engine().generate(both).expect("it is sound"));
+    // None, one or all of its events are read before the next turn.
+    for events in [0, 1, usize::MAX] {
+        let mut conversation = engine().conversation();
+        let stream = conversation.send(ask(QUESTIONS[0]));
+        let mut stream = stream.expect("it is sound");
+        let mut text = String::new();
+        for event in stream.by_ref().take(events) {
+            if let Event::Text(delta) = event.expect("nothing fails") {
+                text += &delta;
+            }
+        }
+        assert_eq!(ended(&mut conversation), first, "{events} events read");
+        let next = turn(&mut conversation, ask(QUESTIONS[1]));
+        assert_eq!(next.token_ids, second.token_ids, "{events} events read");
+        let prompt = next.usage.prompt_tokens;
+        assert_eq!(prompt, second.usage.prompt_tokens, "{events} events read");
+        // What was not read still can be.
+        for event in stream {
+            if let Event::Text(delta) = event.expect("nothing fails") {
+                text += &delta;
+            }
+        }
+        assert_eq!(text, first, "{events} events read");
+    }
+}
+
+#[test]
+fn an_answer_that_is_left_is_cut_though_it_had_ended() {
+    let mut conversation = engine().conversation();
+    let stream = conversation.send(ask(QUESTIONS[0]));
+    let mut stream = stream.expect("it is sound");
+    let Some(Ok(Event::Text(text))) = stream.next() else {
+        panic!("it writes");
+    };
+    assert!(ended(&mut conversation).len() > text.len());
+    drop(stream);
+    assert_eq!(ended(&mut conversation), text);
+    let stream = conversation.send(ask(QUESTIONS[0])).expect("it is sound");
+    ended(&mut conversation);
+    drop(stream);
+    assert_eq!(ended(&mut conversation), "");
+}
+
+#[test]
+fn without_a_thread_the_turn_is_refused_and_the_next_goes_on() {
+    let mut conversation = engine().conversation();
+    let first = turn(&mut conversation, ask(QUESTIONS[0]));
+    let expected = turn(&mut conversation, ask(QUESTIONS[1]));
+    let mut conversation = engine().conversation();
+    assert_eq!(
+        turn(&mut conversation, ask(QUESTIONS[0])).token_ids,
+        first.token_ids
+    );
+    for _ in 0..2 {
+        let refused = without(|| conversation.send(ask(QUESTIONS[1])));
+        assert!(matches!(refused, Err(Error::NoThread { .. })));
+        assert_eq!(conversation.last_answer().expect("it is over"), first.text);
+    }
+    let second = turn(&mut conversation, ask(QUESTIONS[1]));
+    assert_eq!(second.token_ids, expected.token_ids);
+    let kept = second.usage.cached_tokens;
+    assert!(kept > 0, "the rows of the first turn are still kept");
+    let refused = without(|| engine().generate(ask(QUESTIONS[0])));
+    assert!(matches!(refused, Err(Error::NoThread { .. })));
 }
 
 /// Where the features of the clips are that a conversation keeps.

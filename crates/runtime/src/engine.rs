@@ -144,12 +144,13 @@ impl Engine {
     /// Answers a request on threads of its own: one for text, and two more for speech.
     ///
     /// # Errors
-    /// When the request asks for something that this model cannot do; what only its media show comes from the stream.
+    /// When the request asks for something that this model cannot do, or the system has no thread for it; what only its media
+    /// show comes from the stream.
     pub fn generate(&self, mut request: Request) -> Result<Stream, Error> {
         self.accepts(&request)?;
         let engine = self.clone();
         let started = Instant::now();
-        Ok(Stream::spawn(move |sink| {
+        Stream::spawn(move |sink| {
             let (question, _) = engine.read(&mut request)?;
             let asking = Asking {
                 sink,
@@ -158,7 +159,7 @@ impl Engine {
             };
             let answer = engine.answer(&request, asking, question, &mut Kept::default())?;
             Ok(sink.send(Event::Done(Box::new(answer)))?)
-        }))
+        })
     }
 
     /// A conversation whose turns know of one another.

@@ -50,6 +50,7 @@ mod stages;
 mod stream;
 mod talk;
 mod think;
+mod threads;
 mod turns;
 mod wav;
 

@@ -22,7 +22,7 @@ use crate::stream::{Sink, Stopped, describe};
 use crate::talk::{Talking, Voice};
 use crate::think::Thinking;
 use crate::turns::{Answering, Turns};
-use crate::{Answer, Error, Request, SpeechRequest};
+use crate::{Answer, Error, Request, SpeechRequest, threads};
 
 /// Tokens that the thinker may be ahead of the talker: as many as the reference ever speaks.
 const TOKENS_AHEAD: usize = 4096;
@@ -167,10 +167,8 @@ fn start<'scope, T: Send + 'scope>(
     name: &str,
     work: impl FnOnce() -> Result<T, Stopped> + Send + 'scope,
 ) -> Result<thread::ScopedJoinHandle<'scope, Result<T, Stopped>>, Stopped> {
-    let started = thread::Builder::new()
-        .name(name.into())
-        .spawn_scoped(scope, work);
-    started.map_err(|error| Stopped::Failed(Error::Device(format!("no thread: {error}"))))
+    let started = threads::named(name).spawn_scoped(scope, work);
+    started.map_err(|cause| Stopped::Failed(threads::refused(cause)))
 }
 
 /// What all loops did; else what went wrong, and not that the others ended for it.

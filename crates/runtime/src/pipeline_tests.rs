@@ -12,6 +12,7 @@ use crate::kept::Kept;
 use crate::progress::Progress;
 use crate::schedule::Stage;
 use crate::stream::{Sink, Stopped};
+use crate::threads::tests::without;
 use crate::turns::{Probe, Turns};
 use crate::{
     Answer, Content, Engine, EngineConfig, Error, Event, Request, Sampling, SpeechRequest,
@@ -297,4 +298,17 @@ fn work_that_is_only_queued_is_waited_for_and_no_token_or_frame_is() {
         // And what the talker reads of the prompt, and its own prompt.
         assert_eq!(waits(spoken), 3);
     }
+}
+
+#[test]
+fn without_threads_for_its_loops_an_answer_fails_once_and_the_next_does_not() {
+    let asked = Request::new().user([Content::text("What is three plus four?")]);
+    let mut kept = Kept::default();
+    let Err(Stopped::Failed(error)) = without(|| spoken(&asked, &mut kept)) else {
+        panic!("it fails");
+    };
+    assert!(matches!(error, Error::NoThread { .. }), "{error}");
+    let next = spoken(&asked, &mut kept).expect("it answers");
+    let other = spoken(&asked, &mut Kept::default()).expect("it answers");
+    assert_eq!(next.token_ids, other.token_ids);
 }
