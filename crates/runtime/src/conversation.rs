@@ -5,6 +5,7 @@ use std::time::Instant;
 
 use burn_omni_model::processor::{Message, Role};
 
+use crate::budget::{Budget, Resting};
 use crate::engine::Asking;
 use crate::kept::Kept;
 use crate::progress::Progress;
@@ -13,7 +14,8 @@ use crate::stream::Read;
 use crate::{Answer, Engine, Error, Event, Request, Stream};
 
 /// A conversation with a model: what was said before is part of every request, and the rows that the model has of it are
-/// kept, so that only what is new in a turn passes the model, and every medium is prepared once.
+/// kept, so that only what is new in a turn passes the model, and every medium is prepared once. Where a memory limit
+/// leaves no room for the rows while other answers are made, they are given up, and the next turn passes all of them.
 ///
 /// An answer that has ended is part of the conversation as a whole, whether its events were read yet or not. One whose
 /// [`Stream`] is dropped before its last event was read ends where it was read, or, when [`Self::heard`] says so, where it
@@ -52,7 +54,7 @@ struct Shared {
     asked: Option<Vec<Message<Media>>>,
     /// The answer to it, once it has ended.
     whole: Option<String>,
-    kept: Kept,
+    kept: Option<Resting>,
     /// Whether an answer is in the making.
     busy: bool,
 }
@@ -91,7 +93,7 @@ impl Conversation {
         let turn = Turn::default();
         let (read, progress) = (turn.read.clone(), turn.progress.clone());
         let engine = self.engine.clone();
-        let mut work = Work::begin(&self.shared);
+        let mut work = Work::begin(&self.shared, engine.budget());
         let started = Instant::now();
         let stream = Stream::spawn(move |sink| {
             let asking = Asking {
@@ -180,18 +182,20 @@ impl Turn {
 /// An answer in the making: what is kept, until it is done, given up or was never begun.
 struct Work {
     shared: Arc<Mutex<Shared>>,
+    budget: Arc<Budget>,
     kept: Kept,
 }
 
 impl Work {
-    fn begin(shared: &Arc<Mutex<Shared>>) -> Self {
+    fn begin(shared: &Arc<Mutex<Shared>>, budget: &Arc<Budget>) -> Self {
         let mut now = lock(shared);
         now.busy = true;
-        let kept = std::mem::take(&mut now.kept);
+        let kept = now.kept.take().map(Resting::wake);
         drop(now);
         Self {
             shared: shared.clone(),
-            kept,
+            budget: budget.clone(),
+            kept: kept.unwrap_or_default(),
         }
     }
 
@@ -203,8 +207,9 @@ impl Work {
 
 impl Drop for Work {
     fn drop(&mut self) {
+        let kept = self.budget.rest(std::mem::take(&mut self.kept));
         let mut shared = lock(&self.shared);
-        shared.kept = std::mem::take(&mut self.kept);
+        shared.kept = Some(kept);
         shared.busy = false;
     }
 }

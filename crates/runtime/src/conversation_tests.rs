@@ -173,3 +173,56 @@ fn a_medium_is_prepared_once() {
         known = now;
     }
 }
+
+#[test]
+fn who_waits_gives_its_rows_up_when_another_needs_the_room() {
+    let alone = |engine: &Engine| {
+        let mut conversation = engine.conversation();
+        QUESTIONS.map(|question| turn(&mut conversation, ask(question)))
+    };
+    let expected = alone(engine());
+    assert!(expected[1].usage.cached_tokens > 0);
+    let rows = |turn: usize| expected[turn].usage.prompt_tokens + TOKENS;
+    // Room for the rows of one first turn, and of two second ones.
+    for (room, keeps) in [(rows(0) * 3 / 2, false), (rows(1) * 2, true)] {
+        let row = engine().model().stages.row_bytes().thinker;
+        let engine = engine().with_room(row * room as u64);
+        assert!(alone(&engine)[1].usage.cached_tokens > 0, "one has room");
+        let mut both = [engine.conversation(), engine.conversation()];
+        for (i, question) in QUESTIONS.into_iter().enumerate() {
+            for conversation in &mut both {
+                let answer = turn(conversation, ask(question));
+                assert_eq!(answer.token_ids, expected[i].token_ids);
+                let kept = answer.usage.cached_tokens > 0;
+                assert_eq!(kept, i > 0 && keeps, "{room} rows, turn {i}");
+            }
+        }
+    }
+}
+
+#[test]
+fn an_answer_without_room_is_refused_in_one_line_until_another_has_ended() {
+    let rows = engine().model().stages.row_bytes().thinker;
+    let engine = engine().with_room(rows * 1000);
+    let long = || {
+        let mut long = ask(QUESTIONS[0]).min_tokens(4000).max_tokens(4000);
+        long.endless = true;
+        long
+    };
+    // Alone it has more than its room.
+    let mut first = engine.generate(long()).expect("it is sound");
+    assert!(matches!(first.next(), Some(Ok(Event::Text(_)))));
+    let mut conversation = engine.conversation();
+    let refused = conversation.send(ask(QUESTIONS[1])).expect("it is sound");
+    let events: Vec<_> = refused.collect();
+    let [Err(error)] = &events[..] else {
+        panic!("{events:?}");
+    };
+    assert!(matches!(error, Error::NoRoom { free: 0, .. }), "{error}");
+    assert!(!error.to_string().contains('\n'), "{error}");
+    assert!(error.hint().is_some());
+    drop(first);
+    let answer = turn(&mut conversation, ask(QUESTIONS[1]));
+    let (_, expected) = read(engine.generate(ask(QUESTIONS[1])).expect("it is sound"));
+    assert_eq!(answer.token_ids, expected.token_ids);
+}

@@ -11,6 +11,7 @@ use burn_omni_model::processor::{Message, Processor, Prompt};
 use burn_omni_ops::decode::multiplies_bf16;
 use burn_omni_quant::Warnings;
 
+use crate::budget::Budget;
 use crate::decoding::Captured;
 use crate::kept::Kept;
 pub(crate) use crate::loading::Loader;
@@ -32,6 +33,7 @@ use crate::{
 pub struct Engine {
     model: Arc<Model>,
     turns: Arc<Turns>,
+    budget: Arc<Budget>,
 }
 
 /// What an answer is made for.
@@ -97,6 +99,7 @@ impl Engine {
                 "kernels are launched one by one, which is slow: no captured step for these weights, or no memory",
             );
         }
+        let limit = engine.limit();
         let stages = Stages {
             config: opened.config,
             ids: opened.ids,
@@ -109,6 +112,7 @@ impl Engine {
         };
         Ok(Self {
             turns: Arc::new(stages.turns()),
+            budget: Arc::new(stages.budget(&plan, limit)),
             model: Arc::new(Model {
                 dir: opened.checkpoint.dir().to_owned(),
                 processor: opened.processor,
@@ -145,7 +149,7 @@ impl Engine {
     ///
     /// # Errors
     /// When the request asks for something that this model cannot do, or the system has no thread for it; what only its media
-    /// show comes from the stream.
+    /// show comes from the stream, and so does it when other answers leave no room for this one.
     pub fn generate(&self, mut request: Request) -> Result<Stream, Error> {
         self.accepts(&request)?;
         let engine = self.clone();
@@ -203,15 +207,25 @@ impl Engine {
             started,
             progress,
         } = asking;
+        let stages = &self.model.stages;
+        let rows = stages.cache_rows(request, &question.prompt, kept);
+        let some = stages.captures(request, rows);
+        let lease = self.budget.lease(rows, some)?;
         let job = Job {
-            stages: &self.model.stages,
+            stages,
             turns: &self.turns,
             request,
             sink,
             progress,
             started,
+            captured: lease.captured(),
         };
         job.run(question, kept)
+    }
+
+    /// Room for the caches of answers and conversations.
+    pub(crate) fn budget(&self) -> &Arc<Budget> {
+        &self.budget
     }
 
     /// The text of tokens, as far as its characters are whole.
@@ -226,6 +240,18 @@ impl Engine {
         Self {
             model: self.model.clone(),
             turns: Arc::new(turns),
+            budget: self.budget.clone(),
+        }
+    }
+
+    /// The same engine with room of its own for caches that are not captured.
+    #[cfg(test)]
+    pub(crate) fn with_room(&self, bytes: u64) -> Self {
+        let budget = Budget::new(self.model.stages.row_bytes(), bytes);
+        Self {
+            model: self.model.clone(),
+            turns: self.turns.clone(),
+            budget: Arc::new(budget),
         }
     }
 

@@ -12,11 +12,27 @@ use burn_omni_model::processor::{Medium, Positions, Prompt};
 use burn_omni_model::talker::{Heard, TalkerState, Turns};
 use burn_omni_model::thinker::TextState;
 
+use crate::budget::Rows;
+
 /// What an answer leaves.
 #[derive(Debug, Default)]
 pub(crate) struct Kept {
     pub(crate) thinker: KeptThinker,
     pub(crate) talker: KeptTalker,
+}
+
+impl Kept {
+    /// Rows of caches that are its own: those that there is room for.
+    pub(crate) fn rows(&self) -> Rows {
+        let thinker = self.thinker.state.as_ref();
+        let talker = self.talker.state.as_ref();
+        let accepted = self.thinker.accepted.iter();
+        Rows {
+            thinker: thinker.map_or(0, TextState::capacity),
+            talker: talker.map_or(0, TalkerState::capacity),
+            accepted: accepted.map(|rows| rows.dims()[0]).sum(),
+        }
+    }
 }
 
 /// Rows of the thinker.

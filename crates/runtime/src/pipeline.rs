@@ -13,6 +13,7 @@ use std::time::Instant;
 use burn::tensor::Tensor;
 use burn_omni_model::processor::{Prompt, TextStream};
 
+use crate::budget::Captures;
 use crate::kept::Kept;
 use crate::progress::Progress;
 use crate::schedule::Stage;
@@ -38,6 +39,8 @@ pub(crate) struct Job<'a> {
     pub(crate) progress: &'a Progress,
     /// When it was asked.
     pub(crate) started: Instant,
+    /// The captured caches that it may use.
+    pub(crate) captured: Captures,
 }
 
 /// What is answered.

@@ -29,8 +29,6 @@ const PREDICTOR_SAMPLING: Sampling = Sampling {
     top_p: 0.8,
     repetition_penalty: 1.0,
 };
-/// The reference's `talker_max_new_tokens`, where the checkpoint has none.
-const MAX_NEW_CODES: usize = 4096;
 /// Numbers of the draws.
 pub(crate) const TALKER_DRAWS: u32 = 1;
 pub(crate) const PREDICTOR_DRAWS: u32 = 2;
@@ -245,7 +243,8 @@ impl<'a> Talking<'a> {
         let positions = self.positions(heard, &turns)?;
         let common = kept.common(&heard.prompt, &turns, &positions);
         let rows_at_most = turns.talker_rows() + max_frames;
-        let mut held = self.voice.speech.resume(rows_at_most, kept);
+        let captured = self.job.captured.speech;
+        let mut held = self.voice.speech.resume(rows_at_most, captured, kept);
         let state = held.state();
         // Without the state there is nothing to go on behind.
         let common = common.min(state.rows());
@@ -346,15 +345,8 @@ impl<'a> Talking<'a> {
         Ok(Some((frame.codes, frame.feedback)))
     }
 
-    /// The request's limit, else the checkpoint's, whose last code the reference never expands.
     fn max_frames(&self) -> usize {
-        let generation = &self.job.stages.config.generation;
-        let configured = generation.talker_max_new_tokens.unwrap_or(MAX_NEW_CODES);
-        self.voice
-            .request
-            .max_frames
-            .unwrap_or(configured.saturating_sub(1))
-            .min(self.voice.config.text_config.max_position_embeddings)
+        self.job.stages.max_frames(self.voice.request)
     }
 }
 

@@ -54,8 +54,7 @@ impl<'a> Thinking<'a> {
         self.text = text;
         let length = prompt.ids.len();
         let stages = self.job.stages;
-        let wanted = stages.max_tokens(self.job.request);
-        let capacity = length + wanted.min(stages.context - length);
+        let capacity = stages.rows(self.job.request, &prompt);
         let seat = self.seat;
         let (mut decoding, fresh) = seat.turn_until_done(|| self.begin(&prompt, capacity))?;
         let outcome = self
@@ -74,6 +73,7 @@ impl<'a> Thinking<'a> {
         let stages = self.job.stages;
         let rows = self.kept.common(prompt);
         let captured = stages.captured.as_ref();
+        let captured = captured.filter(|_| self.job.captured.thinker);
         let mut decoding = Decoding::resume(&stages.thinker, captured, capacity, self.kept);
         // Without the state there is nothing to go on behind.
         let rows = rows.min(decoding.state().len());

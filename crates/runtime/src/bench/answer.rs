@@ -8,6 +8,7 @@ use super::figure::{Figure, median};
 use super::model::Bench;
 use super::question;
 use super::timeline::{Packet, Timeline};
+use crate::budget::Captures;
 use crate::kept::Kept;
 use crate::pipeline::{Job, Question};
 use crate::progress::Progress;
@@ -98,6 +99,10 @@ fn once(bench: &Bench, sizes: &Sizes, request: &Request) -> Result<Run, Error> {
                 sink: &sink,
                 progress,
                 started,
+                captured: Captures {
+                    thinker: true,
+                    speech: true,
+                },
             };
             job.run(question, &mut Kept::default())
         });
