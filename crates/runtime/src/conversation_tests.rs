@@ -226,3 +226,26 @@ fn an_answer_without_room_is_refused_in_one_line_until_another_has_ended() {
     let (_, expected) = read(engine.generate(ask(QUESTIONS[1])).expect("it is sound"));
     assert_eq!(answer.token_ids, expected.token_ids);
 }
+
+#[test]
+fn a_memory_limit_bounds_answers_at_once() {
+    let load = |limit| {
+        let config = EngineConfig::new(DEMO).device(Device::flex());
+        let config = config.speech(false).max_context(256).memory_limit(limit);
+        Engine::load(config).expect("the demo model loads")
+    };
+    let total = load(None).memory().total_bytes;
+    let outcome = |limit| {
+        let engine = load(limit);
+        let mut long = ask(QUESTIONS[0]).min_tokens(256).max_tokens(256);
+        long.endless = true;
+        let mut first = engine.generate(long.clone()).expect("it is sound");
+        assert!(matches!(first.next(), Some(Ok(Event::Text(_)))));
+        let mut second = engine.generate(long).expect("it is sound");
+        second.next().expect("an event").map(drop)
+    };
+    // The plan has room for one, twice as much for both.
+    assert!(matches!(outcome(Some(total)), Err(Error::NoRoom { .. })));
+    assert!(matches!(outcome(Some(2 * total)), Ok(())));
+    assert!(matches!(outcome(None), Ok(())));
+}
