@@ -133,7 +133,7 @@ fn pictures_and_films_have_the_references_patches() {
 
 /// The bytes behind normalised patches: each value must be exactly what a byte becomes.
 fn bytes(patches: &[Patches]) -> Vec<f32> {
-    let values = patches.iter().flat_map(|patches| &patches.data);
+    let values = patches.iter().flat_map(|patches| patches.data.iter());
     let byte = |x: &f32| {
         let byte = (x * 127.5 + 127.5).round();
         assert_eq!(((byte - 127.5) / 127.5).to_bits(), x.to_bits(), "{byte}");

@@ -5,18 +5,21 @@ use std::time::Instant;
 
 use burn_omni_model::processor::{Message, Role};
 
+use crate::budget::{Budget, Resting};
 use crate::engine::Asking;
 use crate::kept::Kept;
 use crate::progress::Progress;
 use crate::request::Media;
 use crate::stream::Read;
-use crate::{Engine, Error, Event, Request, Stream};
+use crate::{Answer, Engine, Error, Event, Request, Stream};
 
 /// A conversation with a model: what was said before is part of every request, and the rows that the model has of it are
-/// kept, so that only what is new in a turn passes the model; media are prepared anew.
+/// kept, so that only what is new in a turn passes the model, and every medium is prepared once. Where a memory limit
+/// leaves no room for the rows while other answers are made, they are given up, and the next turn passes all of them.
 ///
-/// What the assistant said is what the reader took from the [`Stream`]: an answer that is dropped ends where it was read,
-/// or, when [`Self::heard`] says so, where it was heard. A question whose answer was not read at all is forgotten with it.
+/// An answer that has ended is part of the conversation as a whole, whether its events were read yet or not. One whose
+/// [`Stream`] is dropped before its last event was read ends where it was read, or, when [`Self::heard`] says so, where it
+/// was heard. A question whose answer is empty then is forgotten with it.
 ///
 /// ```no_run
 /// use burn_omni::{Content, Device, Engine, EngineConfig, Event, Request};
@@ -49,13 +52,15 @@ struct Shared {
     messages: Vec<Message<Media>>,
     /// The same with the question that is being answered, once it is read.
     asked: Option<Vec<Message<Media>>>,
-    kept: Kept,
+    /// The answer to it, once it has ended.
+    whole: Option<String>,
+    kept: Option<Resting>,
     /// Whether an answer is in the making.
     busy: bool,
 }
 
 /// The last turn, whose answer is not yet part of the messages.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 struct Turn {
     read: Arc<Mutex<Read>>,
     progress: Arc<Progress>,
@@ -75,45 +80,40 @@ impl Conversation {
 
     /// Asks something: the messages of the request follow those of the conversation. Its settings hold for this turn alone.
     ///
+    /// The last answer has to have ended, or its stream to be dropped. Events of it that were not read yet can still be read.
+    ///
     /// # Errors
     /// As [`Engine::generate`], and while the last answer is still being made.
     pub fn send(&mut self, mut request: Request) -> Result<Stream, Error> {
         self.engine.accepts(&request)?;
         self.settle()?;
-        let mut shared = lock(&self.shared);
         let messages = std::mem::take(&mut request.conversation.messages);
-        let before = shared.messages.iter().cloned();
-        request.conversation.messages = before.chain(messages).collect();
-        shared.busy = true;
-        drop(shared);
-        let read = Arc::<Mutex<Read>>::default();
-        let progress = Arc::<Progress>::default();
-        self.turn = Some(Turn {
-            read: read.clone(),
-            progress: progress.clone(),
-            heard: None,
-        });
-        let (engine, shared) = (self.engine.clone(), self.shared.clone());
+        let before = lock(&self.shared).messages.clone();
+        request.conversation.messages = before.into_iter().chain(messages).collect();
+        let turn = Turn::default();
+        let (read, progress) = (turn.read.clone(), turn.progress.clone());
+        let engine = self.engine.clone();
+        let mut work = Work::begin(&self.shared, engine.budget());
         let started = Instant::now();
         let stream = Stream::spawn(move |sink| {
-            let mut work = Work::new(&shared);
             let asking = Asking {
                 sink,
                 started,
                 progress: &progress,
             };
-            let (question, conversation) = engine.read(&request)?;
-            lock(&shared).asked = Some(conversation);
+            let (question, conversation) = engine.read(&mut request)?;
+            lock(&work.shared).asked = Some(conversation);
             let answer = engine.answer(&request, asking, question, &mut work.kept)?;
             // The next turn can be asked as soon as the end of this one is known.
-            drop(work);
+            work.end(&answer);
             Ok(sink.send(Event::Done(Box::new(answer)))?)
-        });
+        })?;
+        self.turn = Some(turn);
         Ok(stream.read_by(read))
     }
 
     /// Says how many samples of the last answer were played before it was interrupted: of its text only what they can have
-    /// told stays in the conversation. Drop the stream first.
+    /// told stays in the conversation. Drop the stream first; after the next turn was asked it says nothing of this one.
     ///
     /// Speech does not say which token a sample belongs to. Where the whole speech was made its frames share the tokens
     /// evenly; else a frame tells a token, which is the most that it can.
@@ -139,50 +139,77 @@ impl Conversation {
     /// # Errors
     /// While the last answer is still being made.
     pub fn last_answer(&mut self) -> Result<&str, Error> {
-        self.settle()?;
+        let shared = lock(&self.shared);
+        if shared.busy {
+            return Err(Error::Busy);
+        }
+        if let Some(turn) = &self.turn {
+            self.last = turn.said(&self.engine, shared.whole.as_deref());
+        }
+        drop(shared);
         Ok(&self.last)
     }
 
     /// Makes the last turn part of the messages.
     fn settle(&mut self) -> Result<(), Error> {
-        let mut shared = lock(&self.shared);
-        if shared.busy {
-            return Err(Error::Busy);
-        }
-        let Some(turn) = self.turn.take() else {
-            return Ok(());
-        };
-        let asked = shared.asked.take();
-        self.last = match turn.heard {
-            None => lock(&turn.read).text.clone(),
-            Some(samples) => self.engine.text(turn.progress.far().heard(samples)),
-        };
-        // Two questions in a row are no conversation.
-        if let Some(mut messages) = asked.filter(|_| !self.last.is_empty()) {
-            messages.push(Message::text(Role::Assistant, self.last.clone()));
-            shared.messages = messages;
+        self.last_answer()?;
+        if self.turn.take().is_some() {
+            let mut shared = lock(&self.shared);
+            shared.whole = None;
+            // Two questions in a row are no conversation.
+            let asked = shared.asked.take();
+            if let Some(mut messages) = asked.filter(|_| !self.last.is_empty()) {
+                messages.push(Message::text(Role::Assistant, self.last.clone()));
+                shared.messages = messages;
+            }
         }
         Ok(())
     }
 }
 
-/// An answer in the making: what is kept, until it is done or given up.
-struct Work<'a> {
-    shared: &'a Mutex<Shared>,
-    kept: Kept,
-}
-
-impl<'a> Work<'a> {
-    fn new(shared: &'a Mutex<Shared>) -> Self {
-        let kept = std::mem::take(&mut lock(shared).kept);
-        Self { shared, kept }
+impl Turn {
+    /// What the assistant said in it; `whole` is its answer, where that has ended.
+    fn said(&self, engine: &Engine, whole: Option<&str>) -> String {
+        if let Some(samples) = self.heard {
+            return engine.text(self.progress.far().heard(samples));
+        }
+        let read = lock(&self.read);
+        let whole = whole.filter(|_| !read.left);
+        whole.unwrap_or(&read.text).to_owned()
     }
 }
 
-impl Drop for Work<'_> {
+/// An answer in the making: what is kept, until it is done, given up or was never begun.
+struct Work {
+    shared: Arc<Mutex<Shared>>,
+    budget: Arc<Budget>,
+    kept: Kept,
+}
+
+impl Work {
+    fn begin(shared: &Arc<Mutex<Shared>>, budget: &Arc<Budget>) -> Self {
+        let mut now = lock(shared);
+        now.busy = true;
+        let kept = now.kept.take().map(Resting::wake);
+        drop(now);
+        Self {
+            shared: shared.clone(),
+            budget: budget.clone(),
+            kept: kept.unwrap_or_default(),
+        }
+    }
+
+    /// The answer has ended.
+    fn end(self, answer: &Answer) {
+        lock(&self.shared).whole = Some(answer.text.clone());
+    }
+}
+
+impl Drop for Work {
     fn drop(&mut self) {
-        let mut shared = lock(self.shared);
-        shared.kept = std::mem::take(&mut self.kept);
+        let kept = self.budget.rest(std::mem::take(&mut self.kept));
+        let mut shared = lock(&self.shared);
+        shared.kept = Some(kept);
         shared.busy = false;
     }
 }
@@ -190,3 +217,7 @@ impl Drop for Work<'_> {
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
+
+#[cfg(test)]
+#[path = "conversation_tests.rs"]
+mod tests;

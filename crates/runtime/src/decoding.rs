@@ -27,6 +27,11 @@ impl Captured {
         Some(Self(Exclusive::new(Steps { state, decoder })))
     }
 
+    /// Whether no panic has left it without its caches.
+    pub(crate) fn is_usable(&self) -> bool {
+        self.0.is_whole()
+    }
+
     /// The step, unless another answer uses it or it has less room.
     fn take(&self, rows: usize, ticket: Option<u64>) -> Option<Taken<'_, Steps>> {
         let steps = self.0.take(ticket)?;

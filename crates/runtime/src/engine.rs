@@ -11,6 +11,7 @@ use burn_omni_model::processor::{Message, Processor, Prompt};
 use burn_omni_ops::decode::multiplies_bf16;
 use burn_omni_quant::Warnings;
 
+use crate::budget::Budget;
 use crate::decoding::Captured;
 use crate::kept::Kept;
 pub(crate) use crate::loading::Loader;
@@ -23,8 +24,8 @@ use crate::stages::{Stages, speaker, voices};
 use crate::stream::{Sink, Stopped};
 use crate::turns::Turns;
 use crate::{
-    Answer, Conversation, EngineConfig, Error, Event, MemoryPlan, Overflow, Request, Sampling,
-    Stream,
+    Answer, Conversation, EngineConfig, Error, Event, MemoryPlan, Messages, Overflow, Request,
+    Sampling, Stream,
 };
 
 /// A loaded model, shared by all its requests.
@@ -32,6 +33,7 @@ use crate::{
 pub struct Engine {
     model: Arc<Model>,
     turns: Arc<Turns>,
+    budget: Arc<Budget>,
 }
 
 /// What an answer is made for.
@@ -97,6 +99,7 @@ impl Engine {
                 "kernels are launched one by one, which is slow: no captured step for these weights, or no memory",
             );
         }
+        let limit = engine.limit();
         let stages = Stages {
             config: opened.config,
             ids: opened.ids,
@@ -108,7 +111,8 @@ impl Engine {
             stream,
         };
         Ok(Self {
-            turns: Arc::new(Turns::new(stages.is_shared())),
+            turns: Arc::new(stages.turns()),
+            budget: Arc::new(stages.budget(&plan, limit)),
             model: Arc::new(Model {
                 dir: opened.checkpoint.dir().to_owned(),
                 processor: opened.processor,
@@ -144,13 +148,14 @@ impl Engine {
     /// Answers a request on threads of its own: one for text, and two more for speech.
     ///
     /// # Errors
-    /// When the request asks for something that this model cannot do; what only its media show comes from the stream.
-    pub fn generate(&self, request: Request) -> Result<Stream, Error> {
+    /// When the request asks for something that this model cannot do, or the system has no thread for it; what only its media
+    /// show comes from the stream, and so does it when other answers leave no room for this one.
+    pub fn generate(&self, mut request: Request) -> Result<Stream, Error> {
         self.accepts(&request)?;
         let engine = self.clone();
         let started = Instant::now();
-        Ok(Stream::spawn(move |sink| {
-            let (question, _) = engine.read(&request)?;
+        Stream::spawn(move |sink| {
+            let (question, _) = engine.read(&mut request)?;
             let asking = Asking {
                 sink,
                 started,
@@ -158,7 +163,7 @@ impl Engine {
             };
             let answer = engine.answer(&request, asking, question, &mut Kept::default())?;
             Ok(sink.send(Event::Done(Box::new(answer)))?)
-        }))
+        })
     }
 
     /// A conversation whose turns know of one another.
@@ -176,8 +181,11 @@ impl Engine {
         }
     }
 
-    /// Reads the media and makes the prompt; gives the messages with their media too.
-    pub(crate) fn read(&self, request: &Request) -> Result<(Question, Vec<Message<Media>>), Error> {
+    /// Reads the media and makes the prompt. The request's messages are taken, and come back with media that are prepared.
+    pub(crate) fn read(
+        &self,
+        request: &mut Request,
+    ) -> Result<(Question, Vec<Message<Media>>), Error> {
         let (prompt, messages) = self.model.read(request)?;
         let question = Question {
             prompt: Arc::new(prompt),
@@ -199,15 +207,25 @@ impl Engine {
             started,
             progress,
         } = asking;
+        let stages = &self.model.stages;
+        let rows = stages.cache_rows(request, &question.prompt, kept);
+        let some = stages.captures(request, rows);
+        let lease = self.budget.lease(rows, some)?;
         let job = Job {
-            stages: &self.model.stages,
+            stages,
             turns: &self.turns,
             request,
             sink,
             progress,
             started,
+            captured: lease.captured(),
         };
         job.run(question, kept)
+    }
+
+    /// Room for the caches of answers and conversations.
+    pub(crate) fn budget(&self) -> &Arc<Budget> {
+        &self.budget
     }
 
     /// The text of tokens, as far as its characters are whole.
@@ -222,6 +240,18 @@ impl Engine {
         Self {
             model: self.model.clone(),
             turns: Arc::new(turns),
+            budget: self.budget.clone(),
+        }
+    }
+
+    /// The same engine with room of its own for caches that are not captured.
+    #[cfg(test)]
+    pub(crate) fn with_room(&self, bytes: u64) -> Self {
+        let budget = Budget::new(self.model.stages.row_bytes(), bytes);
+        Self {
+            model: self.model.clone(),
+            turns: self.turns.clone(),
+            budget: Arc::new(budget),
         }
     }
 
@@ -276,22 +306,29 @@ impl Engine {
 }
 
 impl Model {
-    /// Reads the media and makes the prompt, of as many messages as there is room for.
-    fn read(&self, request: &Request) -> Result<(Prompt, Vec<Message<Media>>), Error> {
+    /// Prepares the media that are new and makes the prompt, of as many messages as there is room for. The request's
+    /// messages are taken, and come back with media that are prepared.
+    fn read(&self, request: &mut Request) -> Result<(Prompt, Vec<Message<Media>>), Error> {
         let sound = request.use_audio_in_video;
-        let conversation = request.conversation.clone();
-        let read = conversation.map_media(|kind, medium| match medium {
-            Media::Decoded(medium) => Ok(medium),
-            Media::File(path) => self.processor.read(kind, &path, sound),
+        let messages = std::mem::take(&mut request.conversation.messages);
+        let tools = std::mem::take(&mut request.conversation.tools);
+        let prepared = Messages { messages, tools }.map_media(|kind, medium| match medium {
+            Media::Prepared(features) => Ok(features),
+            Media::Decoded(medium) => self.processor.features(&medium),
+            Media::File(path) => {
+                let medium = self.processor.read(kind, &path, sound)?;
+                self.processor.features(&medium)
+            }
         });
-        let mut conversation = read?;
+        let mut conversation = prepared?;
         let context = self.stages.context;
         let room = match request.on_overflow {
             Overflow::Error => 1,
             Overflow::DropOldest => self.stages.max_tokens(request).min(context / 4).max(1),
         };
         let prompt = loop {
-            let prompt = self.processor.prepare(&conversation)?;
+            let media = conversation.media().map(|(_, features)| features);
+            let prompt = self.processor.lay_out(&conversation, media)?;
             let length = prompt.ids.len();
             if length + room <= context {
                 break prompt;
@@ -306,8 +343,8 @@ impl Model {
             let prompt = length;
             return Err(Error::PromptTooLong { prompt, context });
         };
-        let decoded = |_, medium| Ok::<_, Infallible>(Media::Decoded(medium));
-        let Ok(conversation) = conversation.map_media(decoded);
+        let kept = |_, features| Ok::<_, Infallible>(Media::Prepared(features));
+        let Ok(conversation) = conversation.map_media(kept);
         Ok((prompt, conversation.messages))
     }
 

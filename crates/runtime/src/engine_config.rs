@@ -90,8 +90,10 @@ impl EngineConfig {
         self
     }
 
-    /// Bytes that weights, caches and workspace of one answer at a time may take together on the device. Unless a context was asked for, it becomes as
-    /// long as fits; what does not fit is refused before a weight is read.
+    /// Bytes that weights, caches and workspace may take together on the device. Unless a context was asked for, it becomes as
+    /// long as fits with one answer at a time; what does not fit is refused before a weight is read. What is left bounds the
+    /// caches of further answers, which are refused beyond it ([`Error::NoRoom`]), and of conversations between their turns,
+    /// which give them up. Without a limit nothing is refused or given up.
     #[must_use]
     pub fn memory_limit(mut self, bytes: Option<u64>) -> Self {
         self.memory_limit = bytes;
@@ -172,6 +174,11 @@ impl EngineConfig {
             Some(limit) => plan.within(limit, self.max_context.is_none()),
             None => Ok(plan),
         }
+    }
+
+    /// Bytes that may be taken, where there is a limit.
+    pub(crate) fn limit(&self) -> Option<u64> {
+        self.memory_limit
     }
 
     /// Says so when the context is shorter than what it could have been.

@@ -65,6 +65,23 @@ pub enum Error {
         "the last answer is still being made: read it to its end or drop it before the next turn"
     )]
     Busy,
+    /// The caches of an answer have no room beside those of the answers that are being made.
+    #[error(
+        "no room for another answer: its caches take {}, and those being made leave {}",
+        size(*needed), size(*free)
+    )]
+    NoRoom {
+        /// Bytes of its caches.
+        needed: u64,
+        /// Bytes that the other answers leave.
+        free: u64,
+    },
+    /// The system gives no thread.
+    #[error("no thread for the answer: {cause}")]
+    NoThread {
+        /// The reason given by the operating system.
+        cause: std::io::Error,
+    },
     /// The model does not fit the memory.
     #[error(
         "the model takes {} with a context of {context} tokens, and may take {}",
@@ -138,6 +155,8 @@ impl Error {
             Self::Load(error) => error.hint(),
             Self::Processor(error) => error.hint(),
             Self::PromptTooLong { .. } => Some("shorten the prompt or take smaller media; --on-overflow drop-oldest forgets old turns, --max-context raises a limit that was set below the model's".into()),
+            Self::NoRoom { .. } => Some("wait until another answer has ended, ask for fewer tokens or frames, or raise --memory-limit".into()),
+            Self::NoThread { .. } => Some("end other answers or programs, or raise the limits of `ulimit -u` and `ulimit -v`".into()),
             Self::DoesNotFit { longest: 0, .. } => Some(
                 "quantize on loading with --quantize nvfp4, or answer in text alone, without talker and code2wav"
                     .into(),

@@ -26,6 +26,11 @@ impl<T> Exclusive<T> {
         Self(Mutex::new(Inner { value, ticket: 0 }))
     }
 
+    /// Whether nobody panicked that had it.
+    pub(crate) fn is_whole(&self) -> bool {
+        !self.0.is_poisoned()
+    }
+
     /// Takes it, unless another answer has it or one panicked that had it. `ticket` is that of whoever wants to go on where it was.
     pub(crate) fn take(&self, ticket: Option<u64>) -> Option<Taken<'_, T>> {
         let mut inner = match self.0.try_lock() {
@@ -95,6 +100,7 @@ mod tests {
             scope.spawn(work).join().is_err()
         });
         assert!(panicked);
+        assert!(!exclusive.is_whole());
         assert!(exclusive.take(None).is_none());
     }
 }

@@ -12,11 +12,27 @@ use burn_omni_model::processor::{Medium, Positions, Prompt};
 use burn_omni_model::talker::{Heard, TalkerState, Turns};
 use burn_omni_model::thinker::TextState;
 
+use crate::budget::Rows;
+
 /// What an answer leaves.
 #[derive(Debug, Default)]
 pub(crate) struct Kept {
     pub(crate) thinker: KeptThinker,
     pub(crate) talker: KeptTalker,
+}
+
+impl Kept {
+    /// Rows of caches that are its own: those that there is room for.
+    pub(crate) fn rows(&self) -> Rows {
+        let thinker = self.thinker.state.as_ref();
+        let talker = self.talker.state.as_ref();
+        let accepted = self.thinker.accepted.iter();
+        Rows {
+            thinker: thinker.map_or(0, TextState::capacity),
+            talker: talker.map_or(0, TalkerState::capacity),
+            accepted: accepted.map(|rows| rows.dims()[0]).sum(),
+        }
+    }
 }
 
 /// Rows of the thinker.
@@ -143,7 +159,7 @@ fn common((old, ids): (&Prompt, &[u32]), new: &Prompt) -> usize {
         let same = old.spans.get(i).is_some_and(|other| {
             other.range == span.range
                 && old.media[other.medium] == new.media[span.medium]
-                && features(old, other.medium) == features(new, span.medium)
+                && same_features(features(old, other.medium), features(new, span.medium))
         });
         if !same || span.range.end > rows {
             return span.range.start;
@@ -173,8 +189,23 @@ fn kinds(medium: &Medium) -> [bool; 3] {
     }
 }
 
+/// Log-mel and patches of a medium.
+type Features<'a> = (Option<&'a LogMel>, [Option<&'a Patches>; 2]);
+
+/// Whether two media have the same features; those of a medium that was kept are shared, and need no look.
+fn same_features(some: Features<'_>, others: Features<'_>) -> bool {
+    let shared = places(some) == places(others);
+    shared || some == others
+}
+
+/// Where the features of a medium are in memory.
+fn places((mel, patches): Features<'_>) -> [Option<*const [f32]>; 3] {
+    let [picture, film] = patches.map(|patches| patches.map(|patches| Arc::as_ptr(&patches.data)));
+    [mel.map(|mel| Arc::as_ptr(&mel.data)), picture, film]
+}
+
 /// The features of a medium.
-fn features(prompt: &Prompt, medium: usize) -> (Option<&LogMel>, [Option<&Patches>; 2]) {
+fn features(prompt: &Prompt, medium: usize) -> Features<'_> {
     let [clips, pictures, films] = before(prompt, medium);
     let [clip, picture, film] = kinds(&prompt.media[medium]);
     (

@@ -23,7 +23,7 @@ fn prompt(ids: &[u32], clips: &[(std::ops::Range<usize>, f32)]) -> Prompt {
         prompt.audio.push(LogMel {
             mels: 1,
             frames: 1,
-            data: vec![value],
+            data: [value].into(),
         });
     }
     prompt

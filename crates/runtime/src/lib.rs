@@ -4,7 +4,7 @@
 //! turns the answer's tokens into frames of codes, code2wav turns frames into samples. [`Engine::generate`] runs these three
 //! on threads of their own and gives an iterator of [`Event`]s, text and samples as they are made; dropping the iterator ends
 //! the work within one step. [`Engine::conversation`] does the same turn by turn, and keeps what the model has of earlier
-//! turns. An engine is shared by cloning it: all answers may be made at once.
+//! turns. An engine is shared by cloning it: as many answers may be made at once as the memory limit has room for.
 //!
 //! | feature | what it adds |
 //! |---|---|
@@ -28,6 +28,7 @@
 //! ```
 
 pub mod bench;
+mod budget;
 mod conversation;
 mod decoding;
 mod engine;
@@ -50,6 +51,7 @@ mod stages;
 mod stream;
 mod talk;
 mod think;
+mod threads;
 mod turns;
 mod wav;
 

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use burn_omni_model::config::Config;
+use burn_omni_model::config::{Config, TalkerConfig};
 use burn_omni_quant::checkpoint::{Checkpoint, Component};
 use burn_omni_quant::formats::{AtLoad, survey};
 use serde::Serialize;
@@ -11,7 +11,7 @@ use crate::speech::CAPTURED_ROWS;
 use crate::{Error, loading};
 
 /// Bytes of an activation, and of a cached key or value of passes that are not captured: f32.
-const ELEMENT: u64 = 4;
+pub(crate) const ELEMENT: u64 = 4;
 /// Bytes of a cached key or value of captured passes: bf16.
 const CAPTURED_ELEMENT: u64 = 2;
 /// Tokens that a context is rounded down to.
@@ -116,20 +116,14 @@ impl MemoryPlan {
         } else {
             ELEMENT
         };
-        let text = &config.thinker.text_config;
-        let row = 2 * text.num_key_value_heads * text.head_dim * text.num_hidden_layers;
         let talker = config.talker.as_ref().filter(|_| room.speech);
-        let talker_row = talker.map_or(0, |talker| {
-            let text = &talker.text_config;
-            2 * text.num_key_value_heads * text.head_dim * text.num_hidden_layers
-        });
         let plan = Self {
             weights_bytes: components.iter().map(|component| component.bytes).sum(),
             components,
             context: 0,
-            kv_bytes_per_token: row as u64 * element,
+            kv_bytes_per_token: thinker_row(config) * element,
             kv_bytes: 0,
-            talker_kv_bytes: (talker_row * CAPTURED_ROWS) as u64 * element,
+            talker_kv_bytes: talker.map_or(0, talker_row) * CAPTURED_ROWS as u64 * element,
             workspace_bytes: prompt_bytes(config, room).max(packet_bytes(config, room.speech)),
             total_bytes: 0,
         };
@@ -190,6 +184,18 @@ impl MemoryPlan {
             longest,
         })
     }
+}
+
+/// Numbers of a token in the thinker's caches.
+pub(crate) fn thinker_row(config: &Config) -> u64 {
+    let text = &config.thinker.text_config;
+    (2 * text.num_key_value_heads * text.head_dim * text.num_hidden_layers) as u64
+}
+
+/// Numbers of a row in the talker's caches.
+pub(crate) fn talker_row(talker: &TalkerConfig) -> u64 {
+    let text = &talker.text_config;
+    (2 * text.num_key_value_heads * text.head_dim * text.num_hidden_layers) as u64
 }
 
 /// Prompt rows that pass the decoder at a time, so that memory is bounded and a long prompt can be cancelled. Where matrix

@@ -13,6 +13,7 @@ use std::time::Instant;
 use burn::tensor::Tensor;
 use burn_omni_model::processor::{Prompt, TextStream};
 
+use crate::budget::Captures;
 use crate::kept::Kept;
 use crate::progress::Progress;
 use crate::schedule::Stage;
@@ -22,7 +23,7 @@ use crate::stream::{Sink, Stopped, describe};
 use crate::talk::{Talking, Voice};
 use crate::think::Thinking;
 use crate::turns::{Answering, Turns};
-use crate::{Answer, Error, Request, SpeechRequest};
+use crate::{Answer, Error, Request, SpeechRequest, threads};
 
 /// Tokens that the thinker may be ahead of the talker: as many as the reference ever speaks.
 const TOKENS_AHEAD: usize = 4096;
@@ -38,6 +39,8 @@ pub(crate) struct Job<'a> {
     pub(crate) progress: &'a Progress,
     /// When it was asked.
     pub(crate) started: Instant,
+    /// The captured caches that it may use.
+    pub(crate) captured: Captures,
 }
 
 /// What is answered.
@@ -167,10 +170,8 @@ fn start<'scope, T: Send + 'scope>(
     name: &str,
     work: impl FnOnce() -> Result<T, Stopped> + Send + 'scope,
 ) -> Result<thread::ScopedJoinHandle<'scope, Result<T, Stopped>>, Stopped> {
-    let started = thread::Builder::new()
-        .name(name.into())
-        .spawn_scoped(scope, work);
-    started.map_err(|error| Stopped::Failed(Error::Device(format!("no thread: {error}"))))
+    let started = threads::named(name).spawn_scoped(scope, work);
+    started.map_err(|cause| Stopped::Failed(threads::refused(cause)))
 }
 
 /// What all loops did; else what went wrong, and not that the others ended for it.

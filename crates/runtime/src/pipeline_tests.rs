@@ -12,6 +12,7 @@ use crate::kept::Kept;
 use crate::progress::Progress;
 use crate::schedule::Stage;
 use crate::stream::{Sink, Stopped};
+use crate::threads::tests::without;
 use crate::turns::{Probe, Turns};
 use crate::{
     Answer, Content, Engine, EngineConfig, Error, Event, Request, Sampling, SpeechRequest,
@@ -30,7 +31,7 @@ fn engine() -> &'static Engine {
 
 /// The demo model with something done before every unit of work.
 fn probed(probe: impl Fn(Stage) -> Result<(), Error> + Send + Sync + 'static) -> Engine {
-    let mut turns = Turns::new(false);
+    let mut turns = Turns::new(false, || Ok(()));
     turns.probe = Some(Box::new(probe) as Probe);
     engine().with_turns(turns)
 }
@@ -119,7 +120,7 @@ fn the_timing_of_the_loops_changes_no_bit() {
         assert_eq!(calm, content(whole(&hasty, request(24, 16, [2, 5]))));
     }
     // As on a GPU, where loops wait for their turns, alone and beside another answer.
-    let shared = engine().with_turns(Turns::new(true));
+    let shared = engine().with_turns(Turns::new(true, || Ok(())));
     assert_eq!(calm, content(whole(&shared, request(24, 16, [2, 5]))));
     thread::scope(|scope| {
         let answer = || content(whole(&shared, request(24, 16, [2, 5])));
@@ -225,7 +226,7 @@ fn a_reader_that_stalls_stops_all_loops_and_can_still_leave() {
 /// A greedy spoken answer behind what is kept.
 fn spoken(request: &Request, kept: &mut Kept) -> Result<Answer, Stopped> {
     let request = request.clone().sampling(Sampling::GREEDY);
-    let request = request.speech(SpeechRequest {
+    let mut request = request.speech(SpeechRequest {
         temperature: Some(0.0),
         max_frames: Some(20),
         ..SpeechRequest::default()
@@ -236,7 +237,7 @@ fn spoken(request: &Request, kept: &mut Kept) -> Result<Answer, Stopped> {
         started: Instant::now(),
         progress: &Progress::default(),
     };
-    let (question, _) = engine().read(&request)?;
+    let (question, _) = engine().read(&mut request)?;
     engine().answer(&request, asking, question, kept)
 }
 
@@ -275,4 +276,39 @@ fn the_talker_goes_on_behind_the_rows_of_earlier_questions() {
         panic!("the rows of the first question are not read");
     };
     assert_eq!(error.to_string(), "the talker gives NaN or infinite values");
+}
+
+#[test]
+fn work_that_is_only_queued_is_waited_for_and_no_token_or_frame_is() {
+    let waits = |request| {
+        let waits = Arc::new(AtomicUsize::new(0));
+        let counted = waits.clone();
+        let turns = Turns::new(true, move || {
+            counted.fetch_add(1, Ordering::SeqCst);
+            Ok(())
+        });
+        whole(&engine().with_turns(turns), request);
+        waits.load(Ordering::SeqCst)
+    };
+    for [tokens, frames] in [[2, 2], [24, 16]] {
+        let spoken = request(tokens, frames, [2, 5]);
+        let mut written = spoken.clone();
+        written.speech = None;
+        assert_eq!(waits(written), 1, "encoders and embeddings");
+        // And what the talker reads of the prompt, and its own prompt.
+        assert_eq!(waits(spoken), 3);
+    }
+}
+
+#[test]
+fn without_threads_for_its_loops_an_answer_fails_once_and_the_next_does_not() {
+    let asked = Request::new().user([Content::text("What is three plus four?")]);
+    let mut kept = Kept::default();
+    let Err(Stopped::Failed(error)) = without(|| spoken(&asked, &mut kept)) else {
+        panic!("it fails");
+    };
+    assert!(matches!(error, Error::NoThread { .. }), "{error}");
+    let next = spoken(&asked, &mut kept).expect("it answers");
+    let other = spoken(&asked, &mut Kept::default()).expect("it answers");
+    assert_eq!(next.token_ids, other.token_ids);
 }

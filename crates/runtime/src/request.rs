@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use burn_omni_model::processor::media::Pcm;
-use burn_omni_model::processor::{self, Conversation, MediaInput, Message, Role};
+use burn_omni_model::processor::{self, Conversation, Features, MediaInput, Message, Role};
 
 use crate::{Error, Sampling};
 
@@ -19,11 +19,12 @@ enum Part {
     Video(Media),
 }
 
-/// A medium in memory or in a file.
+/// A medium in memory, in a file, or as an earlier turn of a conversation prepared it.
 #[derive(Clone, Debug)]
 pub(crate) enum Media {
     Decoded(MediaInput),
     File(PathBuf),
+    Prepared(Features),
 }
 
 impl Content {

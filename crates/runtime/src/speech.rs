@@ -113,15 +113,27 @@ impl SpeechModel {
 
     /// A state of the talker with room for so many rows, which has seen none.
     pub(crate) fn talker_state(&self, rows: usize) -> Held<'_, TalkerState> {
-        let mut held = self.resume(rows, &mut KeptTalker::default());
+        let mut held = self.resume(rows, true, &mut KeptTalker::default());
         held.state().clear();
         held
     }
 
-    /// A state of the talker with room for so many rows: the one that was kept, if that can be, with what it has seen.
-    pub(crate) fn resume(&self, rows: usize, kept: &mut KeptTalker) -> Held<'_, TalkerState> {
-        let ticket = kept.ticket.take();
+    /// Whether so many rows have room in the captured cache, and it is whole.
+    pub(crate) fn can_hold(&self, rows: usize) -> bool {
         let captured = self.captured.as_ref();
+        rows <= CAPTURED_ROWS && captured.is_some_and(|captured| captured.talker.is_whole())
+    }
+
+    /// A state of the talker with room for so many rows: the one that was kept, if that can be, with what it has seen.
+    /// `captured` says whether it may be the captured one.
+    pub(crate) fn resume(
+        &self,
+        rows: usize,
+        captured: bool,
+        kept: &mut KeptTalker,
+    ) -> Held<'_, TalkerState> {
+        let ticket = kept.ticket.take();
+        let captured = self.captured.as_ref().filter(|_| captured);
         let captured = captured.and_then(|captured| captured.talker.take(ticket));
         if let Some(mut state) = captured.filter(|state| state.capacity() >= rows) {
             kept.state = None;

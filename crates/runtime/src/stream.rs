@@ -8,12 +8,15 @@ use std::task::{Poll, Waker};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use crate::{Error, Event};
+use crate::{Error, Event, threads};
 
 /// Events that wait for the reader before the work pauses.
 const WAITING: usize = 64;
 
 /// The events of an answer, as they are made. Dropping it ends the work within one step.
+///
+/// Work goes on while up to 64 events wait to be read, and those of an answer that has ended can be read as long as the
+/// stream is there.
 #[derive(Debug)]
 pub struct Stream {
     events: Option<Receiver<Result<Event, Error>>>,
@@ -59,6 +62,10 @@ impl Drop for AtEnd {
 #[derive(Debug, Default)]
 pub(crate) struct Read {
     pub(crate) text: String,
+    /// Whether it took the end of the answer.
+    ended: bool,
+    /// Whether it left before that.
+    pub(crate) left: bool,
 }
 
 /// The worker's end of a stream.
@@ -139,11 +146,13 @@ impl<E: Into<Error>> From<E> for Stopped {
 }
 
 impl Stream {
-    /// Runs `work` on a thread of its own.
-    pub(crate) fn spawn(work: impl FnOnce(&Sink) -> Result<(), Stopped> + Send + 'static) -> Self {
+    /// Runs `work` on a thread of its own. Where there is none, it is dropped.
+    pub(crate) fn spawn(
+        work: impl FnOnce(&Sink) -> Result<(), Stopped> + Send + 'static,
+    ) -> Result<Self, Error> {
         let (sink, events) = Sink::channel();
         let (cancel, bell) = (sink.cancel.clone(), sink.bell.clone());
-        let worker = std::thread::spawn(move || {
+        let worker = threads::named("answer").spawn(move || {
             // Dropped in the order of their making turned round: the sink goes before the bell rings.
             let _end = AtEnd(sink.bell.clone());
             let sink = sink;
@@ -159,13 +168,13 @@ impl Stream {
             // The reader may be gone, and then nobody wants to know.
             let _ = sink.events.send(Err(error));
         });
-        Self {
+        Ok(Self {
             events: Some(events),
             cancel,
-            worker: Some(worker),
+            worker: Some(worker.map_err(threads::refused)?),
             read: None,
             bell,
-        }
+        })
     }
 
     /// The same with a record of what the reader takes.
@@ -175,9 +184,14 @@ impl Stream {
     }
 
     fn note(&self, event: &Result<Event, Error>) {
-        if let (Some(read), Ok(Event::Text(text))) = (&self.read, event) {
-            let mut read = read.lock().unwrap_or_else(PoisonError::into_inner);
-            read.text.push_str(text);
+        let Some(read) = &self.read else {
+            return;
+        };
+        let mut read = read.lock().unwrap_or_else(PoisonError::into_inner);
+        match event {
+            Ok(Event::Text(text)) => read.text.push_str(text),
+            Ok(Event::Done(_)) => read.ended = true,
+            Ok(Event::Audio(_)) | Err(_) => {}
         }
     }
 }
@@ -234,6 +248,10 @@ impl futures_core::Stream for Stream {
 
 impl Drop for Stream {
     fn drop(&mut self) {
+        if let Some(read) = &self.read {
+            let mut read = read.lock().unwrap_or_else(PoisonError::into_inner);
+            read.left = !read.ended;
+        }
         self.cancel.store(true, Ordering::Relaxed);
         // The channel closes first, so that a worker that waits for its reader wakes up.
         self.events = None;
@@ -255,7 +273,8 @@ mod tests {
             let outcome = (0..).try_for_each(|i| sink.send(Event::Text(format!("{i}"))));
             done.send(outcome.is_err()).expect("the test waits");
             Ok(outcome?)
-        });
+        })
+        .expect("there are threads");
         assert!(matches!(stream.next(), Some(Ok(Event::Text(text))) if text == "0"));
         drop(stream);
         assert!(finished.recv().unwrap());
@@ -267,7 +286,8 @@ mod tests {
         let mut stream = Stream::spawn(move |sink| {
             let _ = wait.recv();
             Ok(sink.send(Event::Text("late".into()))?)
-        });
+        })
+        .expect("there are threads");
         assert!(stream.next_within(Duration::from_millis(1)).is_pending());
         go.send(()).unwrap();
         let long = Duration::from_secs(60);
@@ -278,10 +298,12 @@ mod tests {
 
     #[test]
     fn errors_and_panics_reach_the_reader_once() {
-        let mut failed = Stream::spawn(|_| Err(Error::EmptyRequest.into()));
+        let failed = Stream::spawn(|_| Err(Error::EmptyRequest.into()));
+        let mut failed = failed.expect("there are threads");
         assert!(matches!(failed.next(), Some(Err(Error::EmptyRequest))));
         assert!(failed.next().is_none());
-        let mut panicked = Stream::spawn(|_| panic!("out of cheese"));
+        let panicked = Stream::spawn(|_| panic!("out of cheese"));
+        let mut panicked = panicked.expect("there are threads");
         assert_eq!(
             panicked.next().unwrap().unwrap_err().to_string(),
             "generation failed: out of cheese"

@@ -29,8 +29,6 @@ const PREDICTOR_SAMPLING: Sampling = Sampling {
     top_p: 0.8,
     repetition_penalty: 1.0,
 };
-/// The reference's `talker_max_new_tokens`, where the checkpoint has none.
-const MAX_NEW_CODES: usize = 4096;
 /// Numbers of the draws.
 pub(crate) const TALKER_DRAWS: u32 = 1;
 pub(crate) const PREDICTOR_DRAWS: u32 = 2;
@@ -114,9 +112,12 @@ impl<'a> Talking<'a> {
         let mut speech = Speech::default();
         if let (Some(heard), Said::Token(first)) = self.begin(said)? {
             let max_frames = self.max_frames();
-            let marks = self.seat.turn(|| self.marks())?;
-            let begin = || self.prefill((&heard, first), &marks, max_frames, kept);
-            let (mut held, step) = self.seat.turn(begin)??;
+            let begin = || -> Result<_, Error> {
+                let marks = self.marks();
+                let (held, step) = self.prefill((&heard, first), &marks, max_frames, kept)?;
+                Ok((marks, held, step))
+            };
+            let (marks, mut held, step) = self.seat.turn_until_done(begin)??;
             drop(heard);
             let state = held.state();
             let outcome = self.frames((state, step), said, &marks, &mut speech);
@@ -242,7 +243,8 @@ impl<'a> Talking<'a> {
         let positions = self.positions(heard, &turns)?;
         let common = kept.common(&heard.prompt, &turns, &positions);
         let rows_at_most = turns.talker_rows() + max_frames;
-        let mut held = self.voice.speech.resume(rows_at_most, kept);
+        let captured = self.job.captured.speech;
+        let mut held = self.voice.speech.resume(rows_at_most, captured, kept);
         let state = held.state();
         // Without the state there is nothing to go on behind.
         let common = common.min(state.rows());
@@ -343,15 +345,8 @@ impl<'a> Talking<'a> {
         Ok(Some((frame.codes, frame.feedback)))
     }
 
-    /// The request's limit, else the checkpoint's, whose last code the reference never expands.
     fn max_frames(&self) -> usize {
-        let generation = &self.job.stages.config.generation;
-        let configured = generation.talker_max_new_tokens.unwrap_or(MAX_NEW_CODES);
-        self.voice
-            .request
-            .max_frames
-            .unwrap_or(configured.saturating_sub(1))
-            .min(self.voice.config.text_config.max_position_embeddings)
+        self.job.stages.max_frames(self.voice.request)
     }
 }
 

@@ -5,6 +5,7 @@ use std::sync::mpsc::SyncSender;
 
 use burn::tensor::{Tensor, s};
 use burn_omni_model::processor::{Prompt, TextStream};
+use burn_omni_model::thinker::Rows;
 
 use crate::decoding::{Decoding, Next, Place};
 use crate::kept::{KeptThinker, rest};
@@ -53,24 +54,12 @@ impl<'a> Thinking<'a> {
         self.text = text;
         let length = prompt.ids.len();
         let stages = self.job.stages;
-        let wanted = stages.max_tokens(self.job.request);
-        let limit = wanted.min(stages.context - length);
-        let rows = self.kept.common(&prompt);
-        let mut decoding = Decoding::resume(
-            &stages.thinker,
-            stages.captured.as_ref(),
-            length + limit,
-            self.kept,
-        );
-        // Without the state there is nothing to go on behind.
-        let rows = rows.min(decoding.state().len());
-        decoding.state().truncate(rows);
-        self.kept.begin(prompt.clone(), rows);
-        self.answer.usage.prompt_tokens = length;
-        self.answer.usage.cached_tokens = rows;
+        let capacity = stages.rows(self.job.request, &prompt);
+        let seat = self.seat;
+        let (mut decoding, fresh) = seat.turn_until_done(|| self.begin(&prompt, capacity))?;
         let outcome = self
-            .prefill(&prompt, &mut decoding, rows)
-            .and_then(|logits| self.decode(logits, &prompt, &mut decoding, limit));
+            .prefill(&prompt, &mut decoding, fresh)
+            .and_then(|logits| self.decode(logits, &prompt, &mut decoding, capacity - length));
         // What failed may have left rows that are none.
         if !matches!(outcome, Err(Stopped::Failed(_))) {
             decoding.leave(self.kept);
@@ -78,19 +67,36 @@ impl<'a> Thinking<'a> {
         outcome.map(|()| self.answer)
     }
 
-    /// Passes the prompt behind its first `rows`, which passed before, and hands it to the talker; gives the scores behind
-    /// its last row.
+    /// Takes a decoder with room for `capacity` rows, and embeds what the prompt has behind those that are kept: only the
+    /// media there pass the encoders.
+    fn begin(&mut self, prompt: &Arc<Prompt>, capacity: usize) -> (Decoding<'a>, Rows) {
+        let stages = self.job.stages;
+        let rows = self.kept.common(prompt);
+        let captured = stages.captured.as_ref();
+        let captured = captured.filter(|_| self.job.captured.thinker);
+        let mut decoding = Decoding::resume(&stages.thinker, captured, capacity, self.kept);
+        // Without the state there is nothing to go on behind.
+        let rows = rows.min(decoding.state().len());
+        decoding.state().truncate(rows);
+        self.kept.begin(prompt.clone(), rows);
+        self.answer.usage.prompt_tokens = prompt.ids.len();
+        self.answer.usage.cached_tokens = rows;
+        let fresh = match rows {
+            0 => stages.thinker.embed(prompt),
+            rows => stages.thinker.embed(&rest(prompt, rows)),
+        };
+        (decoding, fresh)
+    }
+
+    /// Passes the rows of the prompt that are `fresh` and hands it to the talker; gives the scores behind its last row.
     fn prefill(
         &mut self,
         prompt: &Arc<Prompt>,
         decoding: &mut Decoding<'_>,
-        rows: usize,
+        fresh: Rows,
     ) -> Result<Vec<f32>, Stopped> {
         let thinker = &self.job.stages.thinker;
-        let fresh = self.seat.turn(|| match rows {
-            0 => thinker.embed(prompt),
-            rows => thinker.embed(&rest(prompt, rows)),
-        })?;
+        let rows = self.answer.usage.cached_tokens;
         let prepared = self.job.started.elapsed();
         self.answer.timings.prepare = prepared;
         // The talker reads the hidden rows of media, now or in a later turn.
@@ -116,7 +122,8 @@ impl<'a> Thinking<'a> {
         }
         self.answer.timings.prefill = self.job.started.elapsed() - prepared;
         if self.says.is_some() {
-            let heard = self.seat.turn(|| self.heard(prompt, fresh.embeds, rows))?;
+            let seat = self.seat;
+            let heard = seat.turn_until_done(|| self.heard(prompt, fresh.embeds, rows))?;
             self.say(Said::Heard(Box::new(heard)));
         }
         Ok(logits)

@@ -1,7 +1,9 @@
 //! Turns at the device: every loop asks for one before each unit of work.
 //!
 //! A GPU does one thing at a time, so there a loop waits until [`Schedule`] chooses it. On the CPU all run at once. A turn
-//! ends with its unit of work, and no loop waits for anything else while it has one, so every wait ends.
+//! ends with its unit of work, and no loop waits for anything else while it has one, so every wait ends. A device works on
+//! behind the host: most units end with numbers that are read back, and the turn of one that does not waits for the device,
+//! so that no other loop pays for it.
 
 use std::cell::Cell;
 use std::collections::BTreeMap;
@@ -9,16 +11,19 @@ use std::sync::mpsc::{Receiver, SyncSender, TrySendError};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use crate::Event;
 use crate::schedule::{Candidate, Schedule, Stage};
 use crate::stream::{Cancelled, Sink, Stopped};
+use crate::{Error, Event};
 
 /// How long a free device waits for a loop that comes first and is between two units of work.
 const GRACE: Duration = Duration::from_micros(300);
 
+/// Waits until the device has done what was queued; else gives what it said.
+type Wait = Box<dyn Fn() -> Result<(), String> + Send + Sync>;
+
 /// The turns at one device.
-#[derive(Default)]
 pub(crate) struct Turns {
+    wait: Wait,
     /// Where the device is shared.
     arbiter: Option<Arbiter>,
     /// What was done when, where somebody wants to know.
@@ -30,7 +35,7 @@ pub(crate) struct Turns {
 
 /// What a test does before a unit of work.
 #[cfg(test)]
-pub(crate) type Probe = Box<dyn Fn(Stage) -> Result<(), crate::Error> + Send + Sync>;
+pub(crate) type Probe = Box<dyn Fn(Stage) -> Result<(), Error> + Send + Sync>;
 
 /// A unit of work.
 #[derive(Clone, Copy, Debug)]
@@ -49,11 +54,17 @@ impl std::fmt::Debug for Turns {
 }
 
 impl Turns {
-    /// The turns at a device on which loops wait for one another, or do not.
-    pub(crate) fn new(shared: bool) -> Self {
+    /// The turns at a device on which loops wait for one another, or do not; `wait` waits until it has done what was queued.
+    pub(crate) fn new(
+        shared: bool,
+        wait: impl Fn() -> Result<(), String> + Send + Sync + 'static,
+    ) -> Self {
         Self {
+            wait: Box::new(wait),
             arbiter: shared.then(Arbiter::new),
-            ..Self::default()
+            record: None,
+            #[cfg(test)]
+            probe: None,
         }
     }
 
@@ -129,12 +140,20 @@ impl Seat<'_> {
     }
 
     /// Does a unit of work when it is its turn, unless the answer is no longer wanted. The work must not wait for another
-    /// loop or for the reader.
+    /// loop or for the reader, and it ends with numbers that it reads from the device: see [`Self::turn_until_done`].
     pub(crate) fn turn<T>(&self, work: impl FnOnce() -> T) -> Result<T, Stopped> {
         self.turn_of(0, work)
     }
 
-    /// The same for work that so many frames are made or decoded in.
+    /// The same for work that only queues on the device: the turn ends when the device has done it.
+    pub(crate) fn turn_until_done<T>(&self, work: impl FnOnce() -> T) -> Result<T, Stopped> {
+        let (queued, done) = self.turn(|| (work(), (self.turns.wait)()))?;
+        let stage = self.stage.name();
+        done.map_err(|cause| Error::Stage { stage, cause })?;
+        Ok(queued)
+    }
+
+    /// The same as [`Self::turn`] for work that so many frames are made or decoded in.
     pub(crate) fn turn_of<T>(&self, frames: usize, work: impl FnOnce() -> T) -> Result<T, Stopped> {
         self.sink.check()?;
         #[cfg(test)]

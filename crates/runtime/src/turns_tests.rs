@@ -1,5 +1,6 @@
 //! Turns between threads.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 
@@ -8,9 +9,14 @@ use crate::stream::Sink;
 
 const STAGES: [Stage; 3] = [Stage::Thinker, Stage::Talker, Stage::Code2Wav];
 
+/// The turns at a device that does everything at once.
+fn shared() -> Turns {
+    Turns::new(true, || Ok(()))
+}
+
 #[test]
 fn one_at_a_time_and_none_is_left_waiting() {
-    let turns = Turns::new(true);
+    let turns = shared();
     let (sink, _events) = Sink::channel();
     let inside = AtomicUsize::new(0);
     thread::scope(|scope| {
@@ -52,7 +58,7 @@ fn one_at_a_time_and_none_is_left_waiting() {
 
 #[test]
 fn a_loop_that_panics_gives_its_turn_back() {
-    let turns = Turns::new(true);
+    let turns = shared();
     let (sink, _events) = Sink::channel();
     let answering = turns.answer(None);
     let panicked = thread::scope(|scope| {
@@ -67,7 +73,7 @@ fn a_loop_that_panics_gives_its_turn_back() {
 
 #[test]
 fn who_comes_first_is_waited_for_but_not_for_long() {
-    let turns = Turns::new(true);
+    let turns = shared();
     let (sink, _events) = Sink::channel();
     let answering = turns.answer(Some(1));
     // Between two frames, for ever: on the way to the first packet it comes before the thinker.
@@ -82,7 +88,7 @@ fn who_comes_first_is_waited_for_but_not_for_long() {
 
 #[test]
 fn a_stopped_answer_gets_no_turn() {
-    for turns in [Turns::new(true), Turns::new(false)] {
+    for turns in [shared(), Turns::new(false, || Ok(()))] {
         let (sink, _events) = Sink::channel();
         let answering = turns.answer(None);
         let seat = answering.seat(Stage::Thinker, &sink);
@@ -93,7 +99,7 @@ fn a_stopped_answer_gets_no_turn() {
 
 #[test]
 fn what_was_done_is_recorded() {
-    let turns = Turns::new(true).recorded();
+    let turns = shared().recorded();
     let (sink, _events) = Sink::channel();
     let answering = turns.answer(Some(1));
     for stage in STAGES {
@@ -113,7 +119,7 @@ fn what_was_done_is_recorded() {
 fn the_thinker_keeps_its_share_beside_loops_that_always_wait() {
     let pause = Duration::from_micros;
     let share = || {
-        let turns = Turns::new(true).recorded();
+        let turns = shared().recorded();
         let (sink, _events) = Sink::channel();
         let answering = turns.answer(Some(1));
         let talker = answering.seat(Stage::Talker, &sink);
@@ -151,4 +157,43 @@ fn the_thinker_keeps_its_share_beside_loops_that_always_wait() {
         assert!(shares.len() < 20, "{shares:?}");
         shares.push(share());
     }
+}
+
+#[test]
+fn the_turn_of_queued_work_ends_when_the_device_has_done_it() {
+    // A device that is done with everything 20 ms after it was queued.
+    let done = Arc::new(Mutex::new(Instant::now()));
+    let wait = {
+        let done = done.clone();
+        move || {
+            let rest = lock(&done).saturating_duration_since(Instant::now());
+            thread::sleep(rest);
+            Ok(())
+        }
+    };
+    let queue = || *lock(&done) = Instant::now() + Duration::from_millis(20);
+    let turns = Turns::new(true, wait).recorded();
+    let (sink, _events) = Sink::channel();
+    let answering = turns.answer(Some(1));
+    let thinker = answering.seat(Stage::Thinker, &sink);
+    let talker = answering.seat(Stage::Talker, &sink);
+    thinker.turn_until_done(queue).expect("nobody stops it");
+    let end = *lock(&done);
+    talker.turn(|| ()).expect("nobody stops it");
+    let record = turns.take_record();
+    assert!(record[0].end >= end && record[1].start >= end);
+    assert!(thinker.busy() >= Duration::from_millis(20));
+}
+
+#[test]
+fn what_a_device_says_of_queued_work_is_an_error_of_its_stage() {
+    let turns = Turns::new(true, || Err("out of cheese".into()));
+    let (sink, _events) = Sink::channel();
+    let answering = turns.answer(None);
+    let seat = answering.seat(Stage::Talker, &sink);
+    let Err(Stopped::Failed(error)) = seat.turn_until_done(|| ()) else {
+        panic!("it fails");
+    };
+    assert_eq!(error.to_string(), "the talker failed: out of cheese");
+    assert!(matches!(seat.turn(|| 7), Ok(7)), "the turn was given back");
 }

@@ -29,7 +29,7 @@ pub use medium::{Grid, Medium};
 pub use message::{Conversation, Message, MessageContent, Role};
 pub use placeholders::{ExpandedPrompt, MediaSpan, SpecialTokens, expand};
 pub use positions::{Positions, positions};
-pub use prompt::{MediaInput, Processor, ProcessorError, Prompt, special_tokens};
+pub use prompt::{Features, MediaInput, Processor, ProcessorError, Prompt, special_tokens};
 pub use template::{ChatTemplate, RenderOptions};
 pub use text_error::TextError;
 pub use text_stream::TextStream;

@@ -27,6 +27,24 @@ pub enum MediaInput {
     Video(Video, Option<Pcm>),
 }
 
+/// A medium as the encoders take it. Its clones share the numbers, so a conversation that keeps them prepares every medium
+/// once.
+#[derive(Clone, Debug)]
+pub struct Features {
+    medium: Medium,
+    audio: Option<LogMel>,
+    image: Option<Patches>,
+    video: Option<Patches>,
+}
+
+impl Features {
+    /// The log-mel of a clip, or of a film whose sound is heard.
+    #[must_use]
+    pub fn audio(&self) -> Option<&LogMel> {
+        self.audio.as_ref()
+    }
+}
+
 /// What the thinker reads.
 #[derive(Clone, Debug, Default)]
 pub struct Prompt {
@@ -245,10 +263,27 @@ impl Processor {
         &self,
         conversation: &Conversation<MediaInput>,
     ) -> Result<Prompt, ProcessorError> {
+        let media = conversation.media();
+        let features = media.map(|(_, medium)| self.features(medium));
+        let features: Vec<Features> = features.collect::<Result<_, _>>()?;
+        self.lay_out(conversation, &features)
+    }
+
+    /// The same with the features of all media, in order of appearance.
+    ///
+    /// # Errors
+    /// When the text cannot be used.
+    pub fn lay_out<'a, M>(
+        &self,
+        conversation: &Conversation<M>,
+        features: impl IntoIterator<Item = &'a Features>,
+    ) -> Result<Prompt, ProcessorError> {
         let mut prompt = Prompt::default();
-        for (_, medium) in conversation.media() {
-            let medium = self.encode(medium, &mut prompt)?;
-            prompt.media.push(medium);
+        for features in features {
+            prompt.media.push(features.medium);
+            prompt.audio.extend(features.audio.clone());
+            prompt.images.extend(features.image.clone());
+            prompt.videos.extend(features.video.clone());
         }
         let options = RenderOptions {
             tools: conversation.tools.clone(),
@@ -263,48 +298,63 @@ impl Processor {
         Ok(prompt)
     }
 
-    /// Adds a medium's features to the prompt and gives its size.
-    fn encode(&self, medium: &MediaInput, prompt: &mut Prompt) -> Result<Medium, ProcessorError> {
+    /// The features of a medium: log-mel, patches or both.
+    ///
+    /// # Errors
+    /// When the medium cannot be used.
+    pub fn features(&self, medium: &MediaInput) -> Result<Features, ProcessorError> {
         let grid = |patches: &Patches| Grid {
             t: patches.grid[0],
             h: patches.grid[1],
             w: patches.grid[2],
         };
+        let none = |medium| Features {
+            medium,
+            audio: None,
+            image: None,
+            video: None,
+        };
         Ok(match medium {
-            MediaInput::Audio(pcm) => Medium::Audio {
-                tokens: self.hear(pcm, prompt)?,
-            },
+            MediaInput::Audio(pcm) => {
+                let (mel, tokens) = self.hear(pcm)?;
+                Features {
+                    audio: Some(mel),
+                    ..none(Medium::Audio { tokens })
+                }
+            }
             MediaInput::Image(image) => {
                 let patches = image_patches(image, &self.media.image)?;
                 let grid = grid(&patches);
-                prompt.images.push(patches);
-                Medium::Image { grid }
+                Features {
+                    image: Some(patches),
+                    ..none(Medium::Image { grid })
+                }
             }
             MediaInput::Video(video, sound) => {
                 let video = video_patches(video, &self.video, &self.media.image)?;
-                let audio_tokens = sound
-                    .as_ref()
-                    .map(|pcm| self.hear(pcm, prompt))
-                    .transpose()?;
-                let grid = grid(&video.patches);
-                prompt.videos.push(video.patches);
-                Medium::Video {
-                    grid,
+                let heard = sound.as_ref().map(|pcm| self.hear(pcm)).transpose()?;
+                let (audio, audio_tokens) = heard.unzip();
+                let medium = Medium::Video {
+                    grid: grid(&video.patches),
                     second_per_grid: video.second_per_grid,
                     audio_tokens,
+                };
+                Features {
+                    audio,
+                    video: Some(video.patches),
+                    ..none(medium)
                 }
             }
         })
     }
 
-    /// Adds a clip and gives its number of encoder rows.
-    fn hear(&self, pcm: &Pcm, prompt: &mut Prompt) -> Result<usize, ProcessorError> {
+    /// A clip with its number of encoder rows.
+    fn hear(&self, pcm: &Pcm) -> Result<(LogMel, usize), ProcessorError> {
         let rate = u32::try_from(self.media.audio.sampling_rate)
             .expect("checked when the config was read");
         let mel = self.mel.extract(&resample(pcm, rate)?)?;
         let tokens = audio_token_count(mel.frames);
-        prompt.audio.push(mel);
-        Ok(tokens)
+        Ok((mel, tokens))
     }
 }
 

@@ -108,7 +108,7 @@ impl VisionTower {
         let places = self.places(media);
         let pixels = media.iter().map(|patches| {
             let shape = [patches.rows(), self.config.patch_values()];
-            Tensor::<2>::from_data(TensorData::new(patches.data.clone(), shape), &self.device)
+            Tensor::<2>::from_data(TensorData::new(patches.data.to_vec(), shape), &self.device)
         });
         let pixels = Tensor::cat(pixels.collect(), 0);
         let mut x = self.patch_embed.forward(pixels) + self.positions(&places);

@@ -8,12 +8,13 @@ use super::figure::{Figure, median};
 use super::model::Bench;
 use super::question;
 use super::timeline::{Packet, Timeline};
+use crate::budget::Captures;
 use crate::kept::Kept;
 use crate::pipeline::{Job, Question};
 use crate::progress::Progress;
 use crate::schedule::{FRAME, Stage};
 use crate::stream::{Sink, Stopped};
-use crate::turns::{Span, Turns};
+use crate::turns::Span;
 use crate::{Answer, Error, Event, Request, Speech};
 
 /// Tokens that are needed to tell the thinker's speed.
@@ -79,7 +80,7 @@ pub(super) fn timeline(bench: &Bench, sizes: &Sizes) -> Result<Option<Timeline>,
 
 fn once(bench: &Bench, sizes: &Sizes, request: &Request) -> Result<Run, Error> {
     let stages = bench.stages();
-    let turns = Turns::new(stages.is_shared()).recorded();
+    let turns = stages.turns().recorded();
     let question = Question {
         prompt: Arc::new(question::prompt(bench, sizes.prompt_tokens)?),
         text: None,
@@ -98,6 +99,10 @@ fn once(bench: &Bench, sizes: &Sizes, request: &Request) -> Result<Run, Error> {
                 sink: &sink,
                 progress,
                 started,
+                captured: Captures {
+                    thinker: true,
+                    speech: true,
+                },
             };
             job.run(question, &mut Kept::default())
         });

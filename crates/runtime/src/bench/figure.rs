@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use burn::tensor::Device;
 use serde::Serialize;
 
-use crate::Error;
+use crate::{Error, stages};
 
 /// A number that was measured, or the middle of several.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -73,10 +73,7 @@ pub(super) fn timed<T>(
 
 /// Waits until the device has done what was asked of it.
 pub(super) fn wait(device: &Device) -> Result<(), Error> {
-    device.sync().map_err(|error| {
-        let cause = error.to_string();
-        Error::Device(cause.lines().next().unwrap_or_default().to_owned())
-    })
+    stages::wait(device).map_err(Error::Device)
 }
 
 /// The middle of some times.

@@ -1,6 +1,8 @@
 //! Waveform to log-mel features, as the reference `WhisperFeatureExtractor` computes them (spec
 //! C.1).
 
+use std::sync::Arc;
+
 use rayon::prelude::*;
 use realfft::RealFftPlanner;
 use realfft::num_complex::Complex;
@@ -24,8 +26,8 @@ pub struct LogMel {
     pub mels: usize,
     /// Number of frames: `floor(samples / hop_length)`.
     pub frames: usize,
-    /// Values `[mels, frames]`, row-major.
-    pub data: Vec<f32>,
+    /// Values `[mels, frames]`, row-major; clones share them.
+    pub data: Arc<[f32]>,
 }
 
 /// Placeholder tokens of a clip with `mel_frames` frames, which is also the audio encoder's row
@@ -133,6 +135,7 @@ impl LogMelExtractor {
                     *value = ((logs[frame * mels + mel].max(floor) + 4.0) / 4.0) as f32;
                 }
             });
+        let data = data.into();
         LogMel { mels, frames, data }
     }
 }

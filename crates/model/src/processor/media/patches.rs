@@ -1,5 +1,7 @@
 //! Pixels to the rows the vision tower takes: size, resize, normalise, cut, order (spec D.1).
 
+use std::sync::Arc;
+
 use image::RgbImage;
 use rayon::prelude::*;
 
@@ -42,8 +44,8 @@ pub struct Patches {
     pub grid: [usize; 3],
     /// Normalised pixels `[t·h·w, 3·temporal_patch_size·patch_size²]`, row-major. Rows are ordered
     /// by (t, block row, block column, row in block, column in block), columns by (colour, frame,
-    /// y, x).
-    pub data: Vec<f32>,
+    /// y, x). Clones share them.
+    pub data: Arc<[f32]>,
 }
 
 impl Patches {
@@ -167,6 +169,7 @@ pub(super) fn cut(frames: &[&RgbImage], config: &ImageConfig) -> Patches {
                 }
             }
         });
+    let data = data.into();
     Patches { grid, data }
 }
 
@@ -251,7 +254,7 @@ mod tests {
                 }
             }
         }
-        assert_eq!(patches.data, expected);
+        assert_eq!(*patches.data, expected);
     }
 
     fn product([a, b, c]: [usize; 3]) -> impl Iterator<Item = (usize, usize, usize)> {
