@@ -1,4 +1,4 @@
-//! Element-wise functions, one unit an element.
+//! Functions of each element, or of a channel's elements that follow one another.
 
 use cubecl::prelude::*;
 
@@ -131,5 +131,114 @@ fn snake_kernel<X: Float, P: Float, N: Size>(
         }
         y[ABSOLUTE_POS] =
             Vector::cast_from(value + waves * Vector::cast_from(inverse_beta[channel]));
+    }
+}
+
+/// `y + x * scale`, a channel a column.
+///
+/// # Shapes
+/// - y, x, output: `[rows, channels]`, of one type
+/// - scale: `[channels]`, of the same
+#[must_use]
+pub fn add_scaled(client: &Client, y: &Matrix, x: &Matrix, scale: &Buffer) -> Buffer {
+    let elem = y.buffer.elem;
+    let sum = Buffer::empty(client, elem, y.rows * y.width);
+    let size = vector(&[y.width, y.stride, x.stride]);
+    let len = y.rows * y.width / size;
+    let (count, dim) = grid::flat(len);
+    add_scaled_kernel::launch(
+        client,
+        count,
+        dim,
+        size,
+        y.buffer.vectors(size),
+        x.buffer.vectors(size),
+        scale.vectors(size),
+        sum.vectors(size),
+        len as u32,
+        (y.width / size) as u32,
+        (y.stride / size) as u32,
+        (x.stride / size) as u32,
+        elem,
+    );
+    sum
+}
+
+#[cube(launch)]
+fn add_scaled_kernel<X: Float, N: Size>(
+    y: &[Vector<X, N>],
+    x: &[Vector<X, N>],
+    scale: &[Vector<X, N>],
+    sum: &mut [Vector<X, N>],
+    len: u32,
+    width: u32,
+    y_stride: u32,
+    x_stride: u32,
+    #[define(X)] _elem: ElemType,
+) {
+    if ABSOLUTE_POS < len as usize {
+        let (row, channel) = (ABSOLUTE_POS as u32 / width, ABSOLUTE_POS as u32 % width);
+        let own = Vector::<f32, N>::cast_from(y[(row * y_stride + channel) as usize]);
+        let other = Vector::<f32, N>::cast_from(x[(row * x_stride + channel) as usize]);
+        let scale = Vector::<f32, N>::cast_from(scale[channel as usize]);
+        sum[ABSOLUTE_POS] = Vector::cast_from(own + other * scale);
+    }
+}
+
+/// Every output row is the sum of the input rows that end with it, each times the weight of its tap, and the bias.
+///
+/// # Shapes
+/// - x: `[taps - 1 + rows, channels]`
+/// - weight: `[taps, channels]`, oldest first, of the type of `x`
+/// - bias: `[channels]`, of the same
+/// - output: `[rows, channels]`
+#[must_use]
+pub fn depthwise_conv1d(client: &Client, x: &Matrix, weight: &Buffer, bias: &Buffer) -> Buffer {
+    let elem = x.buffer.elem;
+    let taps = weight.len() / x.width;
+    let rows = x.rows + 1 - taps;
+    let y = Buffer::empty(client, elem, rows * x.width);
+    let size = vector(&[x.width, x.stride]);
+    let len = rows * x.width / size;
+    let (count, dim) = grid::flat(len);
+    depthwise_kernel::launch(
+        client,
+        count,
+        dim,
+        size,
+        x.buffer.vectors(size),
+        weight.vectors(size),
+        bias.vectors(size),
+        y.vectors(size),
+        len as u32,
+        (x.width / size) as u32,
+        (x.stride / size) as u32,
+        taps as u32,
+        elem,
+    );
+    y
+}
+
+#[cube(launch)]
+fn depthwise_kernel<X: Float, N: Size>(
+    x: &[Vector<X, N>],
+    weight: &[Vector<X, N>],
+    bias: &[Vector<X, N>],
+    y: &mut [Vector<X, N>],
+    len: u32,
+    width: u32,
+    stride: u32,
+    taps: u32,
+    #[define(X)] _elem: ElemType,
+) {
+    if ABSOLUTE_POS < len as usize {
+        let (row, channel) = (ABSOLUTE_POS as u32 / width, ABSOLUTE_POS as u32 % width);
+        let mut sum = Vector::<f32, N>::cast_from(bias[channel as usize]);
+        for tap in 0..taps {
+            let value = x[((row + tap) * stride + channel) as usize];
+            let weight = weight[(tap * width + channel) as usize];
+            sum += Vector::<f32, N>::cast_from(value) * Vector::cast_from(weight);
+        }
+        y[ABSOLUTE_POS] = Vector::cast_from(sum);
     }
 }

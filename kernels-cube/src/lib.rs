@@ -12,7 +12,8 @@
 //! | [`norm()`] | `[rows, heads, width]` | one cube a head |
 //! | [`rope()`], [`normed_rope()`] | `[rows, heads, width]` | one unit a pair; lanes along a head |
 //! | [`attention()`] | `[rows, heads, head_dim] x [keys, kv_heads, head_dim]` | online softmax over tiles of keys; many rows on matrix units |
-//! | [`map`], [`swiglu`], [`snake`] | `[rows, width]` | one unit an element |
+//! | [`map`], [`swiglu`] | `[rows, width]` | one unit an element |
+//! | [`snake`], [`add_scaled`], [`depthwise_conv1d`] | `[rows, channels]` | one unit some channels of a row |
 //! | [`route()`] | `[rows, experts]` | one cube a row |
 //! | [`draw_words`], [`draw_floats`], [`copy`] | any number | one unit a word |
 //! | [`write_rows`] | `[rows, heads, width]` | one unit a number |
@@ -42,7 +43,7 @@ mod route;
 mod store;
 mod units;
 
-pub use activation::{Function, map, snake, swiglu};
+pub use activation::{Function, add_scaled, depthwise_conv1d, map, snake, swiglu};
 pub use attention::{Attention, Seen, attention};
 pub use buffer::{Buffer, Heads, Matrix};
 pub use draw::{COPY_WORDS, Drawn, copy, draw_floats, draw_words};

@@ -70,6 +70,20 @@ pub trait OmniOps: Backend {
         inverse_beta: FloatTensor<Self>,
     ) -> FloatTensor<Self>;
 
+    /// See [`crate::add_scaled`].
+    fn add_scaled(
+        y: FloatTensor<Self>,
+        x: FloatTensor<Self>,
+        scale: FloatTensor<Self>,
+    ) -> FloatTensor<Self>;
+
+    /// See [`crate::depthwise_conv1d`].
+    fn depthwise_conv1d(
+        x: FloatTensor<Self>,
+        weight: FloatTensor<Self>,
+        bias: FloatTensor<Self>,
+    ) -> FloatTensor<Self>;
+
     /// See [`crate::route`].
     fn route(
         logits: FloatTensor<Self>,

@@ -37,6 +37,8 @@ pub const CHECKS: &[Check] = &[
     check("gelu", gelu),
     check("gelu_tanh", gelu_tanh),
     check("snake", snake),
+    check("add_scaled", add_scaled),
+    check("depthwise_conv1d", depthwise_conv1d),
     check("route and experts", experts),
     check("causal_conv1d", causal_conv1d),
     check("unpack", unpack),
@@ -339,6 +341,27 @@ fn snake(bench: &mut Bench<'_>) {
         let beta = bench.changed([width], |x| x + 1.5);
         let expected = reference::snake(x.1, alpha.1, beta.1);
         bench.compare(crate::snake(x.0, alpha.0, beta.0), expected);
+    }
+}
+
+fn add_scaled(bench: &mut Bench<'_>) {
+    for (rows, width) in FLAT {
+        let (y, x) = (bench.input([rows, width]), bench.input([rows, width]));
+        let scale = bench.input([width]);
+        let expected = reference::add_scaled(y.1, x.1, scale.1);
+        bench.compare(crate::add_scaled(y.0, x.0, scale.0), expected);
+    }
+}
+
+fn depthwise_conv1d(bench: &mut Bench<'_>) {
+    for (rows, width) in FLAT {
+        for taps in [1, 4, 7] {
+            let x = bench.input([rows + taps - 1, width]);
+            let weight = bench.input([taps, width]);
+            let bias = bench.input([width]);
+            let expected = reference::depthwise_conv1d(x.1, weight.1, bias.1);
+            bench.compare(crate::depthwise_conv1d(x.0, weight.0, bias.0), expected);
+        }
     }
 }
 

@@ -158,6 +158,35 @@ pub fn snake(x: Tensor<2>, alpha: Tensor<1>, inverse_beta: Tensor<1>) -> Tensor<
     ))
 }
 
+/// `y + x * scale`, a channel a column.
+///
+/// # Shapes
+/// - x, y, output: `[rows, channels]`
+/// - scale: `[channels]`
+pub fn add_scaled(y: Tensor<2>, x: Tensor<2>, scale: Tensor<1>) -> Tensor<2> {
+    Tensor::from_dispatch(Dispatch::add_scaled(
+        y.into_dispatch(),
+        x.into_dispatch(),
+        scale.into_dispatch(),
+    ))
+}
+
+/// Every output row is the sum of the input rows that end with it, each times the weight of its tap, and the bias: a
+/// channel a column.
+///
+/// # Shapes
+/// - x: `[taps - 1 + rows, channels]`
+/// - weight: `[taps, channels]`, oldest first
+/// - bias: `[channels]`
+/// - output: `[rows, channels]`
+pub fn depthwise_conv1d(x: Tensor<2>, weight: Tensor<2>, bias: Tensor<1>) -> Tensor<2> {
+    Tensor::from_dispatch(Dispatch::depthwise_conv1d(
+        x.into_dispatch(),
+        weight.into_dispatch(),
+        bias.into_dispatch(),
+    ))
+}
+
 /// Chooses the experts of each row: softmax over all experts in f32, the `top_k` largest, divided by their sum when
 /// `normalize` is set (`norm_topk_prob`).
 ///

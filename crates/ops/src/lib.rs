@@ -19,6 +19,7 @@
 //! | [`packed_linear`], [`packed_experts`], [`unpack`] | [`Packed`] matrices | decoded in registers; panel gemm for many rows | matrix units over tiles, on request with 4-bit rows; else decoded in registers |
 //! | [`write_rows`] | `[capacity, heads, width]` | a copy of rows | one unit a number, in place |
 //! | [`drawn`], [`Packed::drawn`], [`copy`] | any | in parallel | one unit a number |
+//! | [`add_scaled`], [`depthwise_conv1d`] | `[rows, channels]` | row kernel | one unit some channels of a row |
 //! | [`causal_conv1d`] | `[history + rows, in] x [out, taps * in]` | product over overlapping rows | the same |
 
 #[cfg(feature = "vulkan")]
@@ -54,9 +55,9 @@ pub use attention::{AttentionSpec, Mask};
 pub use backend::OmniOps;
 pub use draw::{COPY_WORDS, Words, copy, drawn};
 pub use functions::{
-    Routes, attention, causal_conv1d, experts, gelu, gelu_tanh, has_w4a4, layer_norm, linear,
-    normed_rope, packed_experts, packed_linear, rms_norm, rope, route, snake, swiglu, unpack,
-    write_rows,
+    Routes, add_scaled, attention, causal_conv1d, depthwise_conv1d, experts, gelu, gelu_tanh,
+    has_w4a4, layer_norm, linear, normed_rope, packed_experts, packed_linear, rms_norm, rope,
+    route, snake, swiglu, unpack, write_rows,
 };
 pub use memory::for_good;
 pub use packed::{Packed, PackedBytes, PackedFormat, PackedSpec};

@@ -123,6 +123,21 @@ pub fn snake(x: Tensor<2>, alpha: Tensor<1>, inverse_beta: Tensor<1>) -> Tensor<
     x + sine.square() * inverse_beta.unsqueeze()
 }
 
+/// See [`crate::add_scaled`].
+pub fn add_scaled(y: Tensor<2>, x: Tensor<2>, scale: Tensor<1>) -> Tensor<2> {
+    y + x * scale.unsqueeze()
+}
+
+/// See [`crate::depthwise_conv1d`].
+pub fn depthwise_conv1d(x: Tensor<2>, weight: Tensor<2>, bias: Tensor<1>) -> Tensor<2> {
+    let taps = weight.dims()[0];
+    let rows = x.dims()[0] + 1 - taps;
+    (0..taps).fold(bias.unsqueeze(), |sum, tap| {
+        let weight = weight.clone().slice(s![tap..=tap, ..]);
+        x.clone().slice(s![tap..tap + rows, ..]) * weight + sum
+    })
+}
+
 /// See [`crate::route`].
 pub fn route(logits: Tensor<2>, top_k: usize, normalize: bool) -> Routes {
     let dtype = logits.dtype();

@@ -81,10 +81,12 @@ impl Engine {
         let (thinker, speech) = loaded?;
         let mut speech = speech;
         let captured = stream.executes(|| {
+            // First, so that the kernels of its step lie side by side: see benches/NOTES.md.
+            let captured = Captured::new(&thinker, plan.context);
             if let Some(speech) = &mut speech {
                 speech.capture();
             }
-            Captured::new(&thinker, plan.context)
+            captured
         });
         let spoken = speech.as_ref().is_none_or(SpeechModel::is_captured);
         // Caches are then made for every answer, and larger.

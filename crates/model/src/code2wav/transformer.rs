@@ -1,6 +1,7 @@
 //! The transformer over frames, each of which sees a window of the last.
 
 use burn::tensor::{DType, Device, Tensor};
+use burn_omni_ops as ops;
 use burn_omni_quant::Weights;
 
 use crate::config::Code2WavConfig;
@@ -98,8 +99,8 @@ impl Layer {
     fn forward(&self, x: Tensor<2>, rope: &RopeTable, cache: &mut KvCache) -> Tensor<2> {
         let normed = self.input_layernorm.forward(x.clone());
         let attended = self.self_attn.forward(normed, rope, cache);
-        let x = attended * self.self_attn_layer_scale.clone().unsqueeze() + x;
+        let x = ops::add_scaled(x, attended, self.self_attn_layer_scale.clone());
         let normed = self.post_attention_layernorm.forward(x.clone());
-        self.mlp.forward(normed) * self.mlp_layer_scale.clone().unsqueeze() + x
+        ops::add_scaled(x, self.mlp.forward(normed), self.mlp_layer_scale.clone())
     }
 }

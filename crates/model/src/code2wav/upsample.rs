@@ -1,6 +1,6 @@
 //! One stage between frames and waves: more rows, then a block that mixes them.
 
-use burn::tensor::{DType, Device, Tensor, s};
+use burn::tensor::{DType, Device, Tensor};
 use burn_omni_ops as ops;
 use burn_omni_quant::{Bias, Linear, Weights};
 
@@ -81,19 +81,9 @@ impl ConvNeXt {
     /// # Shapes
     /// - x, output: `[rows, width]`
     fn forward(&self, x: Tensor<2>, history: &mut History) -> Tensor<2> {
-        let mixed = self.mix_rows(history.extend(x.clone()));
+        let rows = history.extend(x.clone());
+        let mixed = ops::depthwise_conv1d(rows, self.dwconv.clone(), self.dwconv_bias.clone());
         let inner = ops::gelu(self.pwconv1.forward(self.norm.forward(mixed)));
-        self.pwconv2.forward(inner) * self.gamma.clone().unsqueeze() + x
-    }
-
-    /// # Shapes
-    /// - x: `[taps - 1 + rows, width]`
-    /// - output: `[rows, width]`
-    fn mix_rows(&self, x: Tensor<2>) -> Tensor<2> {
-        let rows = x.dims()[0] - (TAPS - 1);
-        (0..TAPS).fold(self.dwconv_bias.clone().unsqueeze(), |sum, tap| {
-            let weight = self.dwconv.clone().slice(s![tap..=tap, ..]);
-            x.clone().slice(s![tap..tap + rows, ..]) * weight + sum
-        })
+        ops::add_scaled(x, self.pwconv2.forward(inner), self.gamma.clone())
     }
 }

@@ -65,6 +65,14 @@ impl OmniOps for CubeBackend {
         rows::snake(x, alpha, inverse_beta)
     }
 
+    fn add_scaled(y: F, x: F, scale: F) -> F {
+        rows::add_scaled(y, x, scale)
+    }
+
+    fn depthwise_conv1d(x: F, weight: F, bias: F) -> F {
+        rows::depthwise_conv1d(x, weight, bias)
+    }
+
     fn route(logits: F, top_k: usize, normalize: bool) -> (I, F) {
         products::route(logits, top_k, normalize)
     }

@@ -61,6 +61,21 @@ pub(super) fn snake(x: F, alpha: F, inverse_beta: F) -> F {
     tensor(&like, y, [x.rows, x.width], like.dtype)
 }
 
+pub(super) fn add_scaled(y: F, x: F, scale: F) -> F {
+    let (like, y, x) = (y.clone(), matrix(y), matrix(x));
+    let scale = flat(cast(scale, like.dtype));
+    let sum = kernels::add_scaled(&like.client, &y, &x, &scale);
+    tensor(&like, sum, [y.rows, y.width], like.dtype)
+}
+
+pub(super) fn depthwise_conv1d(x: F, weight: F, bias: F) -> F {
+    let (like, x) = (x.clone(), matrix(x));
+    let rows = x.rows + 1 - weight.meta.shape()[0];
+    let [weight, bias] = [weight, bias].map(|numbers| flat(cast(numbers, like.dtype)));
+    let y = kernels::depthwise_conv1d(&like.client, &x, &weight, &bias);
+    tensor(&like, y, [rows, x.width], like.dtype)
+}
+
 /// Written in place even when somebody else holds the store.
 pub(super) fn write(store: F, rows: F, at: usize) -> F {
     let rows = heads(rows);

@@ -50,6 +50,28 @@ pub(super) fn causal_conv1d(
     tensor(out, &[rows, out_width])
 }
 
+pub(super) fn depthwise_conv1d(
+    x: &FlexTensor,
+    weight: &FlexTensor,
+    bias: &FlexTensor,
+) -> FlexTensor {
+    let (x, weight) = (with_rows(x), with_rows(weight));
+    let (x, weight, bias) = (View::new(&x), View::new(&weight), vector(bias));
+    let rows = x.rows + 1 - weight.rows;
+    let mut out = vec![0.0; rows * x.width];
+    let work = out.len() * weight.rows;
+    parallel::rows(&mut out, x.width, work, |row, out| {
+        out.copy_from_slice(bias);
+        for tap in 0..weight.rows {
+            let products = x.row(row + tap, 0).iter().zip(weight.row(tap, 0));
+            for (sum, (x, weight)) in out.iter_mut().zip(products) {
+                *sum += x * weight;
+            }
+        }
+    });
+    tensor(out, &[rows, x.width])
+}
+
 struct Conv<'a> {
     x: &'a View<'a>,
     weight: &'a [f32],

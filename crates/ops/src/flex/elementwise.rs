@@ -48,14 +48,34 @@ pub(super) fn snake(x: FlexTensor, alpha: &FlexTensor, inverse_beta: &FlexTensor
     })
 }
 
-/// Applies `f` to pieces of whole rows of `width` elements, writing over `x` when nobody else holds it.
-fn in_place(x: FlexTensor, width: usize, f: impl Fn(&mut [f32]) + Send + Sync) -> FlexTensor {
+pub(super) fn add_scaled(y: FlexTensor, x: &FlexTensor, scale: &FlexTensor) -> FlexTensor {
+    let x = with_rows(x);
+    let view = View::new(&x);
+    let scale = vector(scale);
+    let mut y = owned(y);
+    let sum = y.storage_mut::<f32>();
+    let work = sum.len();
+    parallel::rows(sum, view.width, work, |row, y| {
+        for ((y, x), scale) in y.iter_mut().zip(view.row(row, 0)).zip(scale) {
+            *y += x * scale;
+        }
+    });
+    y
+}
+
+/// The tensor itself if its elements lie side by side and nothing else is in its memory, else a copy of which this is so.
+fn owned(x: FlexTensor) -> FlexTensor {
     let full = x.bytes().len() == x.layout().num_elements() * size_of::<f32>();
-    let mut x = if x.is_contiguous() && full {
+    if x.is_contiguous() && full {
         x
     } else {
         x.to_contiguous()
-    };
+    }
+}
+
+/// Applies `f` to pieces of whole rows of `width` elements, writing over `x` when nobody else holds it.
+fn in_place(x: FlexTensor, width: usize, f: impl Fn(&mut [f32]) + Send + Sync) -> FlexTensor {
+    let mut x = owned(x);
     let data = x.storage_mut::<f32>();
     let pieces = parallel::pieces(data.len() * TRANSCENDENTAL);
     let rows = (data.len() / width).div_ceil(pieces).max(1);

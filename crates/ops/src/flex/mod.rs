@@ -73,6 +73,14 @@ impl OmniOps for Flex {
         elementwise::snake(x, &alpha, &inverse_beta)
     }
 
+    fn add_scaled(y: F, x: F, scale: F) -> F {
+        elementwise::add_scaled(y, &x, &scale)
+    }
+
+    fn depthwise_conv1d(x: F, weight: F, bias: F) -> F {
+        conv::depthwise_conv1d(&x, &weight, &bias)
+    }
+
     fn route(logits: F, top_k: usize, normalize: bool) -> (IntTensor<Flex>, F) {
         experts::route(&logits, top_k, normalize)
     }

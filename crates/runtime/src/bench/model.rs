@@ -221,6 +221,7 @@ impl Drawn {
                 Thinker::load(weights, &config.thinker, accept)
             })
         });
+        let captured = Captured::new(&thinker, context);
         let speech = talker.zip(config.code2wav.as_ref());
         let speech = speech.map(|(talker, code2wav)| {
             let (talker_drawn, code2wav) = for_good(&device, || {
@@ -239,7 +240,7 @@ impl Drawn {
         Ok(Self {
             bytes: bytes.get(),
             stages: Stages {
-                captured: Captured::new(&thinker, context),
+                captured,
                 thinker,
                 speech,
                 context,
