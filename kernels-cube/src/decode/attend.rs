@@ -188,6 +188,9 @@ fn attend_kernel(
     load_rows(&mut k, &mut v, keys, values, base, last, kv, kv_heads);
     let mut queries =
         Shared::<[Vector<u32, N2>]>::new_aligned_slice(comptime!(2 * GROUP * HEAD / 4), 16usize);
+    // Key and value of the token.
+    let mut fresh =
+        Shared::<[Vector<u32, N4>]>::new_aligned_slice(comptime!(2 * HEAD / 8), 16usize);
     let mut query = Vector::<f32, N4>::new(0.0f32);
     if comptime!(group == PLANES) || plane < group {
         query = rotated(
@@ -226,6 +229,7 @@ fn attend_kernel(
         both.insert(3usize, plane_shuffle_xor(words[1], 1u32));
         if lane & 1usize == 0usize {
             let at = (last * kv_heads + kv) * comptime!(HEAD / 8) + lane / 2usize;
+            fresh[plane * comptime!(HEAD / 8) + lane / 2usize] = both;
             if plane == 0usize {
                 keys[at] = both;
             } else {
@@ -235,17 +239,16 @@ fn attend_kernel(
     }
     sync_cube();
     if base + KEYS > last && base <= last {
-        // The new row is among them.
-        load_rows(
-            &mut k,
-            &mut v,
-            keys,
-            values,
-            base,
-            last + 1usize,
-            kv,
-            kv_heads,
-        );
+        // The new row is among them; those behind it are not looked at, but have to be numbers.
+        #[unroll]
+        for i in 0..8usize {
+            if base + comptime!(i / 4 * 8) + head >= last {
+                k[i] = fresh[comptime!(i % 4 * 4) + t];
+            }
+            if base + comptime!(i / 4 * 8 + i / 2 % 2) + t * 2usize >= last {
+                v[i] = fresh[comptime!(HEAD / 8 + i % 2) + head * 2usize];
+            }
+        }
     }
 
     // Rows of the first operand: the upper halves of the queries, then the lower ones.
@@ -366,25 +369,12 @@ fn attend_kernel(
         peaks[plane * GROUP + head] = largest;
         weights[plane * GROUP + head] = total;
     }
-    sync_cube();
-    let mut peak = f32::new(LOWEST);
-    #[unroll]
-    for other in 0..PLANES {
-        peak = larger(peak, peaks[other * GROUP + head]);
-    }
-    let factor = exp2(largest - peak);
     let own = &mut outputs[(plane * GROUP + head) * comptime!(PITCH / 2) + t..];
     #[unroll]
     for m in 0..16usize {
         let mut two = Vector::<f32, N2>::new(0.0f32);
-        two.insert(
-            0usize,
-            (o[m].extract(0usize) + o[m].extract(2usize)) * factor,
-        );
-        two.insert(
-            1usize,
-            (o[m].extract(1usize) + o[m].extract(3usize)) * factor,
-        );
+        two.insert(0usize, o[m].extract(0usize) + o[m].extract(2usize));
+        two.insert(1usize, o[m].extract(1usize) + o[m].extract(3usize));
         own[comptime!(m * 4)] = two;
     }
     sync_cube();
@@ -400,13 +390,16 @@ fn attend_kernel(
         #[unroll]
         for other in 0..PLANES {
             let at = other * GROUP + plane;
-            sum += weights[at] * exp2(peaks[at] - top);
+            let factor = exp2(peaks[at] - top);
+            sum += weights[at] * factor;
             let own = &outputs[at * comptime!(PITCH / 2) + lane * 2usize..];
             let (first, second) = (own[0usize], own[1usize]);
-            value.insert(0usize, value.extract(0usize) + first.extract(0usize));
-            value.insert(1usize, value.extract(1usize) + first.extract(1usize));
-            value.insert(2usize, value.extract(2usize) + second.extract(0usize));
-            value.insert(3usize, value.extract(3usize) + second.extract(1usize));
+            let mut four = Vector::<f32, N4>::new(0.0f32);
+            four.insert(0usize, first.extract(0usize));
+            four.insert(1usize, first.extract(1usize));
+            four.insert(2usize, second.extract(0usize));
+            four.insert(3usize, second.extract(1usize));
+            value += four * Vector::<f32, N4>::new(factor);
         }
     }
     if active > 1usize {

@@ -103,8 +103,30 @@ pub fn router(client: &Client, router: &Router, row: &Row, choice: &Choice, next
             1.0 / row.width as f32,
             row.eps,
             *routing,
+            Steps {
+                vectors: (weights.width / 8).div_ceil(UNITS),
+                partial: !(weights.width / 8).is_multiple_of(UNITS),
+                squares: row.squares.len().div_ceil(UNITS),
+            },
         );
     }
+}
+
+/// How often a unit loads.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+struct Steps {
+    /// Vectors of a row.
+    vectors: usize,
+    /// Whether some units have one less.
+    partial: bool,
+    /// Sums of squares.
+    squares: usize,
+}
+
+/// `at`, or the first place where that is behind the last.
+#[cube]
+fn within(at: usize, count: usize) -> usize {
+    select(at < count, at, 0usize)
 }
 
 #[cube(launch_unchecked)]
@@ -125,35 +147,56 @@ fn router_kernel(
     inverse_width: f32,
     eps: f32,
     #[comptime] routing: Routing,
+    #[comptime] steps: Steps,
 ) {
     let lane = UNIT_POS_X as usize;
     let plane = UNIT_POS_Y as usize;
     let (width, columns) = (width as usize, columns as usize);
     let is_shared = CUBE_POS_X as usize == routing.experts;
-    let mut sum = Vector::<f32, N8>::new(0.0f32);
-    let mut at = UNIT_POS as usize;
-    while at < width {
-        let expert = select(is_shared, 0usize, CUBE_POS_X as usize);
-        let mut weight = Vector::<f32, N8>::cast_from(weights[expert * width + at]);
-        if is_shared {
-            weight = Vector::<f32, N8>::cast_from(shared_weights[at]);
-        }
-        let hi = Vector::<f32, N8>::cast_from(x[at]);
-        let lo = Vector::<f32, N8>::cast_from(x[columns + at]);
-        sum += weight * (hi + lo);
-        at += UNITS;
+    // All loads before what needs one of them.
+    let expert = select(is_shared, 0usize, CUBE_POS_X as usize);
+    let mut parts = Array::<Vector<half::bf16, N8>>::new(comptime!(3 * steps.vectors));
+    #[unroll]
+    for i in 0..steps.vectors {
+        let at = within(comptime!(i * UNITS) + UNIT_POS as usize, width);
+        parts[comptime!(i * 3)] = weights[expert * width + at];
+        parts[comptime!(i * 3 + 1)] = x[at];
+        parts[comptime!(i * 3 + 2)] = x[columns + at];
     }
-    let mut square = 0.0f32;
-    let mut at = UNIT_POS as usize;
-    while at < parts_of_norm as usize {
-        square += squares[at];
-        at += UNITS;
+    let mut square = Array::<f32>::new(steps.squares);
+    #[unroll]
+    for i in 0..steps.squares {
+        let at = comptime!(i * UNITS) + UNIT_POS as usize;
+        let of = squares[within(at, parts_of_norm as usize)];
+        square[i] = select(at < parts_of_norm as usize, of, 0.0f32);
+    }
+    if is_shared {
+        #[unroll]
+        for i in 0..steps.vectors {
+            let at = within(comptime!(i * UNITS) + UNIT_POS as usize, width);
+            parts[comptime!(i * 3)] = shared_weights[at];
+        }
     }
     warm(next);
+    let mut sum = Vector::<f32, N8>::new(0.0f32);
+    #[unroll]
+    for i in 0..steps.vectors {
+        let weight = Vector::<f32, N8>::cast_from(parts[comptime!(i * 3)]);
+        let hi = Vector::<f32, N8>::cast_from(parts[comptime!(i * 3 + 1)]);
+        let lo = Vector::<f32, N8>::cast_from(parts[comptime!(i * 3 + 2)]);
+        if comptime!(!steps.partial) || comptime!(i * UNITS) + (UNIT_POS as usize) < width {
+            sum += weight * (hi + lo);
+        }
+    }
+    let mut squared = 0.0f32;
+    #[unroll]
+    for i in 0..steps.squares {
+        squared += square[i];
+    }
     let mut room = Shared::<[f32]>::new_slice(comptime!(PLANES * 2));
     let mut turn = Shared::<[u32]>::new_slice(1usize);
     let dot = plane_total(across(sum), 32usize);
-    let square = plane_total(square, 32usize);
+    let square = plane_total(squared, 32usize);
     if lane == 0usize {
         room[plane] = dot;
         room[PLANES + plane] = square;
