@@ -12,6 +12,7 @@ pub mod formats;
 pub mod quantize;
 pub mod write;
 
+mod asked;
 mod draw;
 mod embedding;
 mod experts;
@@ -21,6 +22,7 @@ mod raw;
 mod warnings;
 mod weights;
 
+pub use asked::{Asked, asked};
 pub use draw::draw;
 pub use embedding::Embedding;
 pub use experts::Experts;
