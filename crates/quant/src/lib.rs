@@ -13,6 +13,7 @@ pub mod quantize;
 pub mod write;
 
 mod asked;
+mod buffer;
 mod draw;
 mod embedding;
 mod experts;

@@ -211,6 +211,8 @@ pub(crate) struct Context<'a> {
     /// Names and shapes that were asked for where nothing is stored.
     pub(crate) asked: RefCell<BTreeMap<String, Vec<usize>>>,
     first_error: RefCell<Option<CheckpointError>>,
+    /// Bytes that were handed to the device since it was last waited for.
+    sent: Cell<usize>,
 }
 
 impl<'a> Context<'a> {
@@ -230,6 +232,7 @@ impl<'a> Context<'a> {
             missing: RefCell::default(),
             asked: RefCell::default(),
             first_error: RefCell::default(),
+            sent: Cell::default(),
         }
     }
 
@@ -324,6 +327,18 @@ impl<'a> Context<'a> {
                 self.fail(error);
                 None
             }
+        }
+    }
+
+    /// Counts bytes that are handed to the device, and waits for it before they are too many: those that it has not copied
+    /// yet take memory of the host.
+    pub(crate) fn send(&self, bytes: usize) {
+        const WAITING: usize = 1 << 30;
+        let sent = self.sent.get() + bytes;
+        self.sent.set(sent % WAITING);
+        if sent >= WAITING {
+            // A device that failed says it again to who waits for the model.
+            let _ = self.options.device.sync();
         }
     }
 
