@@ -52,6 +52,9 @@ pub(crate) fn join(parts: &[RawTensor<'_>], shape: &[usize]) -> TensorData {
 
 /// The elements of all parts, copied from the memory map on all cores.
 fn collect<E: bytemuck::Pod>(parts: &[RawTensor<'_>]) -> Vec<E> {
+    for part in parts {
+        buffer::read_ahead(part.bytes);
+    }
     let total = parts.iter().map(|part| part.bytes.len()).sum::<usize>() / size_of::<E>();
     let mut out = buffer::zeros(total);
     let mut rest: &mut [u8] = bytemuck::cast_slice_mut(&mut out);

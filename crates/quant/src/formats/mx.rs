@@ -129,6 +129,10 @@ impl PackedRows for Mx<'_> {
         spec(self.format, self.rows, self.width)
     }
 
+    fn stored(&self) -> [&[u8]; 2] {
+        [self.codes.bytes, self.scales.bytes]
+    }
+
     fn gains(&self) -> Vec<f32> {
         vec![1.0; self.rows]
     }

@@ -165,6 +165,10 @@ impl PackedRows for Nvfp4<'_> {
         spec(PackedFormat::NVFP4, self.rows, self.width)
     }
 
+    fn stored(&self) -> [&[u8]; 2] {
+        [self.codes.bytes, self.scales.bytes]
+    }
+
     fn gains(&self) -> Vec<f32> {
         self.gains.clone()
     }

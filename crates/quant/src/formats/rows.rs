@@ -13,6 +13,9 @@ pub(crate) trait PackedRows: Sync {
     /// What it is, as one matrix.
     fn spec(&self) -> PackedSpec;
 
+    /// Where codes and scales lie in the memory map.
+    fn stored(&self) -> [&[u8]; 2];
+
     /// One factor a row.
     fn gains(&self) -> Vec<f32>;
 
@@ -53,6 +56,9 @@ pub(super) fn read(
     spec: PackedSpec,
     warnings: &Warnings,
 ) -> PackedBytes {
+    for part in parts {
+        part.stored().into_iter().for_each(buffer::read_ahead);
+    }
     let rows = parts.iter().map(|part| part.spec().rows).sum::<usize>();
     let [row_codes, row_scales] = [spec.row_bytes(), spec.scale_bytes()];
     let mut codes = buffer::zeros(rows * row_codes);
