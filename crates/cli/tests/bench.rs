@@ -162,6 +162,89 @@ fn the_environment_does_not_keep_from_random_weights() {
 }
 
 #[test]
+fn random_weights_are_written_and_answer() {
+    let folder = tempfile::tempdir().unwrap();
+    for (format, form) in [
+        ("nvfp4", "336 NVFP4"),
+        ("mxfp4", "224 MXFP4"),
+        ("bf16", "BF16"),
+    ] {
+        let dir = folder.path().join(format);
+        let dir = dir.to_str().unwrap();
+        let write = [
+            "bench",
+            "--synthetic=omni-demo",
+            "--format",
+            format,
+            "--write",
+            dir,
+        ];
+        let written = run(write.iter().chain(&["--json"]));
+        let lines = written.succeeds().stdout.lines();
+        let figures: Vec<Value> = lines
+            .map(|line| serde_json::from_str(line).unwrap())
+            .collect();
+        assert!(value(&figures, "write").is_some(), "{written:#?}");
+        let inspected = run(["inspect", "-m", dir, "--check"]);
+        assert!(inspected.succeeds().stdout.contains(form), "{inspected:#?}");
+        let answer = run([
+            "run",
+            "-m",
+            dir,
+            "--device=cpu",
+            "--max-tokens=3",
+            "-p",
+            "Hello.",
+        ]);
+        assert!(!answer.succeeds().stdout.trim().is_empty(), "{answer:#?}");
+        figures_of(dir);
+        run(write)
+            .fails(1, &[dir, "not empty"])
+            .hints("does not exist");
+    }
+}
+
+#[track_caller]
+fn figures_of(dir: &str) {
+    let figures = figures(&small(&["-m", dir, "--no-speech"]));
+    assert!(value(&figures, "load").is_some());
+}
+
+#[test]
+fn what_cannot_be_written_is_said_in_one_line() {
+    let folder = tempfile::tempdir().unwrap();
+    let dir = folder.path().join("new");
+    let dir = dir.to_str().unwrap();
+    run(["bench", "--write", dir]).fails(2, &["--synthetic"]);
+    let write = |more: &str| run(["bench", "--synthetic=omni-demo", "--write", dir, more]);
+    for more in [
+        "--device=cpu",
+        "--w4a4",
+        "--max-context=64",
+        "--repeat=2",
+        "--timeline=x.svg",
+    ] {
+        let flag = more.split('=').next().unwrap();
+        write(more).fails(2, &["--write", flag]);
+    }
+    write("--quantize=nvfp4").fails(2, &["--quantize", "--synthetic"]);
+    let bad = [
+        "bench",
+        "--synthetic=omni-demo",
+        "--format=bf16",
+        "--quantize-head",
+        "--write",
+        dir,
+    ];
+    run(bad).fails(2, &["--quantize-head", "bf16"]);
+    assert!(!folder.path().join("new").exists());
+    let file = folder.path().join("file");
+    std::fs::write(&file, "mine").unwrap();
+    let file = file.to_str().unwrap();
+    run(["bench", "--synthetic=omni-demo", "--write", file]).fails(1, &[file, "found a file"]);
+}
+
+#[test]
 fn what_cannot_be_measured_is_said_in_one_line() {
     run(["bench", "--synthetic=qwen4"]).fails(2, &["qwen4", "qwen3-omni-30b-a3b", "omni-demo"]);
     run(["bench", "--synthetic=omni-demo", "-m", "x"]).fails(2, &["--synthetic", "--model"]);

@@ -40,7 +40,8 @@ impl Words {
     }
 
     /// The codes of 4-bit matrices, which are all used alike.
-    pub(crate) fn codes(spec: &PackedSpec, seed: u32) -> Self {
+    #[must_use]
+    pub fn codes(spec: &PackedSpec, seed: u32) -> Self {
         Self {
             seed,
             row: spec.row_bytes() / size_of::<u32>(),
@@ -51,7 +52,11 @@ impl Words {
     }
 
     /// Scales of a narrow range: 2 to 30 as E4M3, 2^-9 to 2^-6 as E8M0.
-    pub(crate) fn scales(format: PackedFormat, seed: u32) -> Self {
+    ///
+    /// # Panics
+    /// When the format has other scales.
+    #[must_use]
+    pub fn scales(format: PackedFormat, seed: u32) -> Self {
         let (random, base) = match format.scale {
             Scale::E4m3 => (0x1F1F_1F1F, 0x4040_4040),
             Scale::E8m0 => (0x0303_0303, 0x7676_7676),
@@ -68,7 +73,8 @@ impl Words {
 }
 
 /// The factor on all rows of a drawn matrix: weights then have the spread of [`drawn`] ones.
-pub(crate) fn gain(format: PackedFormat) -> f32 {
+#[must_use]
+pub fn drawn_gain(format: PackedFormat) -> f32 {
     match format.scale {
         Scale::E4m3 => 4.5e-4,
         _ => 0.7,
@@ -77,7 +83,8 @@ pub(crate) fn gain(format: PackedFormat) -> f32 {
 
 /// Number `index` of a drawn tensor: an odd multiple of 2^-13 below 2^-5, which bf16 holds. Their spread, 0.018, is that of
 /// a model before its training.
-pub(crate) fn float(index: u32, seed: u32) -> f32 {
+#[must_use]
+pub fn drawn_float(index: u32, seed: u32) -> f32 {
     let step = (hash(index, seed) >> 24) * 2;
     (step as f32 - 255.0) / 8192.0
 }
@@ -123,7 +130,7 @@ impl Packed {
         let scales = Words::scales(spec.format, seed);
         let codes = Dispatch::draw_words(room(spec.row_bytes()), codes);
         let scales = Dispatch::draw_words(room(spec.scale_bytes()), scales);
-        let gains = Tensor::full([rows], gain(spec.format), (device, DType::F32));
+        let gains = Tensor::full([rows], drawn_gain(spec.format), (device, DType::F32));
         Self::stored((codes, scales), gains, spec)
     }
 }

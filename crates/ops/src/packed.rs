@@ -4,7 +4,7 @@ mod codes;
 mod format;
 
 use burn::backend::{Dispatch, DispatchTensor};
-use burn::tensor::{Bytes, DType, Device, Int, Tensor, TensorData};
+use burn::tensor::{DType, Device, Int, Tensor, TensorData};
 
 pub use codes::{E2M1, FP4, NF4, e4m3, e8m0};
 pub use format::{Code, PackedFormat, Scale};
@@ -166,17 +166,10 @@ impl Packed {
 }
 
 /// Bytes as 32-bit words, so that every backend can hold them; never none.
-fn words(bytes: Vec<u8>, device: &Device) -> Tensor<1, Int> {
-    let count = bytes.len().div_ceil(4).max(1);
-    let mut words = vec![0_u32; count];
-    words
-        .iter_mut()
-        .zip(bytes.chunks(4))
-        .for_each(|(word, bytes)| {
-            let mut four = [0; 4];
-            four[..bytes.len()].copy_from_slice(bytes);
-            *word = u32::from_le_bytes(four);
-        });
-    let data = TensorData::from_bytes(Bytes::from_elems(words), vec![count], DType::U32);
+fn words(mut bytes: Vec<u8>, device: &Device) -> Tensor<1, Int> {
+    let count = bytes.len().div_ceil(size_of::<u32>()).max(1);
+    // The same memory, which in matrices of whole words is as it has to be.
+    bytes.resize(count * size_of::<u32>(), 0);
+    let data = TensorData::from_bytes_vec(bytes, vec![count], DType::U32);
     Tensor::from_data(data, (device, DType::U32))
 }

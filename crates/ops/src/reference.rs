@@ -2,7 +2,7 @@
 
 use burn::tensor::{DType, Int, Tensor, TensorData, activation, s};
 
-use crate::draw::{Words, float, gain};
+use crate::draw::{Words, drawn_float, drawn_gain};
 use crate::packed::{E2M1, PackedBytes, e4m3, e8m0};
 use crate::{AttentionSpec, Mask, PackedFormat, PackedSpec, Routes};
 
@@ -221,7 +221,9 @@ pub fn unpack(
 /// See [`crate::drawn`]: the numbers of a tensor of `len`.
 #[must_use]
 pub fn drawn(len: usize, seed: u32) -> Vec<f32> {
-    (0..len as u32).map(|index| float(index, seed)).collect()
+    (0..len as u32)
+        .map(|index| drawn_float(index, seed))
+        .collect()
 }
 
 /// See [`crate::Packed::drawn`].
@@ -237,7 +239,7 @@ pub fn drawn_packed(spec: PackedSpec, seed: u32) -> PackedBytes {
         spec,
         codes: bytes(Words::codes(&spec, seed), spec.row_bytes()),
         scales: bytes(Words::scales(spec.format, seed), spec.scale_bytes()),
-        gains: vec![gain(spec.format); rows],
+        gains: vec![drawn_gain(spec.format); rows],
     }
 }
 

@@ -22,6 +22,15 @@ pub fn draw<T>(
     build(&Weights::root(&context))
 }
 
+/// What a vector that nobody trained holds: a norm's weight and a scale are factors; biases and logarithms of factors are
+/// not.
+pub(crate) fn vector_value(name: &str) -> f32 {
+    match name.rsplit('.').next() {
+        Some("weight" | "scale" | "gamma") => 1.0,
+        _ => 0.0,
+    }
+}
+
 impl Weights<'_> {
     /// Whether there is no checkpoint.
     pub(crate) fn draws(&self) -> bool {
@@ -47,12 +56,7 @@ impl Weights<'_> {
             // Another order of random numbers is as random.
             return self.drawn_as(name, shape, self.dtype());
         }
-        // A norm's weight and a scale are factors; biases and logarithms of factors are not.
-        let value = match name.rsplit('.').next() {
-            Some("weight" | "scale" | "gamma") => 1.0,
-            _ => 0.0,
-        };
-        let values = change(vec![value; stored.iter().product()]);
+        let values = change(vec![vector_value(name); stored.iter().product()]);
         let data = burn::tensor::TensorData::new(values, shape);
         self.count(data.as_bytes().len());
         Tensor::from_data(data, (self.device(), self.dtype()))

@@ -12,6 +12,8 @@ pub mod formats;
 pub mod quantize;
 pub mod write;
 
+mod asked;
+mod buffer;
 mod draw;
 mod embedding;
 mod experts;
@@ -21,6 +23,7 @@ mod raw;
 mod warnings;
 mod weights;
 
+pub use asked::{Asked, asked};
 pub use draw::draw;
 pub use embedding::Embedding;
 pub use experts::Experts;

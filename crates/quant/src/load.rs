@@ -198,7 +198,7 @@ pub(crate) enum Pass {
 /// What all [`Weights`] of one pass share.
 pub(crate) struct Context<'a> {
     component: Component,
-    /// What is stored; nothing where weights are drawn.
+    /// What is stored; nothing where weights are drawn, or names are only asked for.
     tensors: Option<&'a TensorSet>,
     pub(crate) options: LoadOptions<'a>,
     pub(crate) pass: Pass,
@@ -208,7 +208,11 @@ pub(crate) struct Context<'a> {
     /// Whether a matrix is stored in NVFP4 or MXFP4, or becomes so.
     four_bits: Cell<bool>,
     missing: RefCell<BTreeMap<String, CheckpointError>>,
+    /// Names and shapes that were asked for where nothing is stored.
+    pub(crate) asked: RefCell<BTreeMap<String, Vec<usize>>>,
     first_error: RefCell<Option<CheckpointError>>,
+    /// Bytes that were handed to the device since it was last waited for.
+    sent: Cell<usize>,
 }
 
 impl<'a> Context<'a> {
@@ -226,7 +230,9 @@ impl<'a> Context<'a> {
             modules: RefCell::default(),
             four_bits: Cell::new(options.quantize.is_some()),
             missing: RefCell::default(),
+            asked: RefCell::default(),
             first_error: RefCell::default(),
+            sent: Cell::default(),
         }
     }
 
@@ -262,9 +268,13 @@ impl<'a> Context<'a> {
     /// The weight of a module as it is stored, of the shape `[lead…, width]`; when there is none that can be used the
     /// reason is noted and `None` returned.
     pub(crate) fn find(&self, module: &str, lead: &[usize], width: usize) -> Option<Stored<'a>> {
+        let Some(tensors) = self.tensors else {
+            self.ask(format!("{module}.weight"), &[lead, &[width]].concat());
+            return None;
+        };
         self.modules.borrow_mut().insert(module.to_owned());
         let v2 = self.options.config.is_some_and(QuantConfig::gptq_v2);
-        let module = Module::new(self.tensors(), module, lead, width).with_gptq_v2(v2);
+        let module = Module::new(tensors, module, lead, width).with_gptq_v2(v2);
         match Stored::find(module, self.options.warnings) {
             Ok(stored) => {
                 let known = [PackedFormat::NVFP4, PackedFormat::MXFP4];
@@ -283,6 +293,11 @@ impl<'a> Context<'a> {
         }
     }
 
+    /// Notes what is wanted where nothing is stored.
+    fn ask(&self, name: String, shape: &[usize]) {
+        self.asked.borrow_mut().insert(name, shape.to_vec());
+    }
+
     /// Notes why something cannot be used.
     pub(crate) fn fail(&self, error: CheckpointError) {
         if let CheckpointError::MissingTensor { tensor, .. } = &error {
@@ -294,8 +309,12 @@ impl<'a> Context<'a> {
 
     /// The tensor `name` of this shape; when there is none the reason is noted and `None` returned.
     pub(crate) fn take(&self, name: &str, shape: &[usize]) -> Option<RawTensor<'a>> {
+        let Some(tensors) = self.tensors else {
+            self.ask(name.to_owned(), shape);
+            return None;
+        };
         self.used.borrow_mut().insert(name.to_owned());
-        let tensor = match self.tensors().require(name) {
+        let tensor = match tensors.require(name) {
             Ok(tensor) => tensor,
             Err(error) => {
                 self.fail(error);
@@ -308,6 +327,18 @@ impl<'a> Context<'a> {
                 self.fail(error);
                 None
             }
+        }
+    }
+
+    /// Counts bytes that are handed to the device, and waits for it before they are too many: those that it has not copied
+    /// yet take memory of the host.
+    pub(crate) fn send(&self, bytes: usize) {
+        const WAITING: usize = 1 << 30;
+        let sent = self.sent.get() + bytes;
+        self.sent.set(sent % WAITING);
+        if sent >= WAITING {
+            // A device that failed says it again to who waits for the model.
+            let _ = self.options.device.sync();
         }
     }
 

@@ -1,9 +1,14 @@
 //! Stored bytes to tensors.
 
 use burn::tensor::{Bytes, DType, Tensor, TensorData};
+use rayon::prelude::*;
 use safetensors::Dtype;
 
+use crate::buffer;
 use crate::checkpoint::{CheckpointError, RawTensor};
+
+/// Bytes that one task copies.
+const TASK: usize = 1 << 20;
 
 /// The tensor itself when its dtype is one that dense weights have.
 pub(crate) fn readable(tensor: RawTensor<'_>) -> Result<RawTensor<'_>, CheckpointError> {
@@ -45,15 +50,22 @@ pub(crate) fn join(parts: &[RawTensor<'_>], shape: &[usize]) -> TensorData {
     TensorData::from_bytes(bytes, shape.to_vec(), stored)
 }
 
+/// The elements of all parts, copied from the memory map on all cores.
 fn collect<E: bytemuck::Pod>(parts: &[RawTensor<'_>]) -> Vec<E> {
+    for part in parts {
+        buffer::read_ahead(part.bytes);
+    }
     let total = parts.iter().map(|part| part.bytes.len()).sum::<usize>() / size_of::<E>();
-    let mut out = vec![E::zeroed(); total];
+    let mut out = buffer::zeros(total);
     let mut rest: &mut [u8] = bytemuck::cast_slice_mut(&mut out);
+    let mut copies = Vec::new();
     for part in parts {
         let (head, tail) = rest.split_at_mut(part.bytes.len());
-        head.copy_from_slice(part.bytes);
+        copies.extend(head.chunks_mut(TASK).zip(part.bytes.chunks(TASK)));
         rest = tail;
     }
+    let copies = copies.into_par_iter();
+    copies.for_each(|(out, bytes)| out.copy_from_slice(bytes));
     out
 }
 

@@ -83,6 +83,7 @@ impl<'a> Weights<'a> {
         match self.values(name, &stored) {
             Some(values) => {
                 let data = TensorData::new(change(values), shape);
+                self.context.send(data.as_bytes().len());
                 side_by_side(data, (self.device(), dtype))
             }
             None => self.empty(shape),
@@ -260,11 +261,13 @@ impl<'a> Weights<'a> {
 
     /// Values on the device, in the dtype they have where it has that.
     pub(crate) fn upload<const D: usize>(&self, data: TensorData) -> Tensor<D> {
+        self.context.send(data.as_bytes().len());
         upload(data, self.device(), self.context.options.dtype)
     }
 
     /// A packed matrix on the device.
     pub(crate) fn packed(&self, bytes: PackedBytes) -> Packed {
+        self.context.send(bytes.codes.len() + bytes.scales.len());
         Packed::upload(bytes, self.device()).with_w4a4(self.context.options.w4a4)
     }
 
@@ -289,11 +292,7 @@ impl<'a> Weights<'a> {
             .into_iter()
             .collect();
         match parts {
-            Some(parts) => upload(
-                raw::join(&parts, &shape),
-                self.device(),
-                self.context.options.dtype,
-            ),
+            Some(parts) => self.upload(raw::join(&parts, &shape)),
             None => self.empty(shape),
         }
     }

@@ -13,6 +13,7 @@
 //! ```
 
 mod answer;
+mod checkpoint;
 mod copies;
 mod figure;
 mod model;
@@ -21,6 +22,7 @@ mod speech;
 mod text;
 mod timeline;
 
+pub use checkpoint::Untrained;
 pub use figure::Figure;
 pub use model::{Bench, Synthetic};
 pub use timeline::Timeline;

@@ -14,7 +14,8 @@ pub(super) const EXAMPLES: &str = "\
 Examples:
   burn-omni bench
   burn-omni bench -m path/to/checkpoint --prompt-tokens 4096 --no-speech
-  burn-omni bench --synthetic qwen3-omni-30b-a3b --device cuda --json";
+  burn-omni bench --synthetic qwen3-omni-30b-a3b --device cuda --json
+  burn-omni bench --synthetic qwen3-omni-30b-a3b --write random-nvfp4";
 
 /// What is measured, and how.
 #[derive(Debug, Args)]
@@ -41,6 +42,21 @@ pub(crate) struct BenchArgs {
         requires = "synthetic"
     )]
     pub(crate) format: Format,
+    /// With --synthetic, write the weights as a checkpoint to this folder, and measure nothing
+    ///
+    /// A folder that every command takes for -m, for tests of loading at full size: matrices in the layout of
+    /// compressed-tensors, and a tokenizer whose every token has a made-up text. No GPU is needed. A folder that is not
+    /// empty is left as it is; a run that was stopped goes on where it was when it is repeated.
+    #[arg(
+        long,
+        value_name = "DIR",
+        requires = "synthetic",
+        conflicts_with_all = [
+            "device", "w4a4", "max_context", "memory_limit", "prompt_tokens", "decode_tokens", "frames", "repeat",
+            "timeline",
+        ]
+    )]
+    pub(crate) write: Option<PathBuf>,
     #[command(flatten)]
     pub(crate) device: DeviceArg,
     #[command(flatten)]

@@ -1,11 +1,13 @@
 //! `burn-omni bench`: the speed of each stage.
 
+mod write;
+
 use std::env;
 use std::path::Path;
 
 use anyhow::Context;
 use burn_omni::bench::{Bench, Figure, Sizes, Synthetic};
-use burn_omni::{Config, EngineConfig};
+use burn_omni::{Config, EngineConfig, Quantize};
 
 use super::load::check_w4a4;
 use crate::args::BenchArgs;
@@ -29,14 +31,27 @@ pub(crate) fn bench(args: BenchArgs, output: &Output) -> Result<(), Failure> {
         true => output::json(&figure),
         false => Ok(output::data(&line(&figure))?),
     };
-    let bench = prepare(args, &output)?;
-    if !json {
-        output::data(&HEADER.concat())?;
+    let header = || match json {
+        true => Ok(()),
+        false => output::data(&HEADER.concat()),
+    };
+    if let (Some(name), Some(dir)) = (&args.synthetic, &args.write) {
+        let written = write::checkpoint(&args, (name, dir), &output)?;
+        header()?;
+        give(written)?;
+        return give_peak(give);
     }
+    let bench = prepare(args, &output)?;
+    header()?;
     bench.run(&sizes, give)?;
     if let Some(path) = timeline {
         draw(&bench, &sizes, &path)?;
     }
+    give_peak(give)
+}
+
+/// `memory.host`, where the system says it.
+fn give_peak(give: impl Fn(Figure) -> Result<(), Failure>) -> Result<(), Failure> {
     output::peak_bytes().map_or(Ok(()), |bytes| {
         give(Figure {
             what: "memory.host",
@@ -69,14 +84,7 @@ fn prepare(args: BenchArgs, output: &Output) -> Result<Bench, Failure> {
             "set the context with --max-context",
         ));
     }
-    let quantize_head = args.quantize.head_of_drawn()?;
-    let quantize = args.format.quantize();
-    if quantize_head && quantize.is_none() {
-        return Err(Failure::usage(
-            "--quantize-head: --format bf16 quantizes nothing",
-            "use --format nvfp4 or --format mxfp4",
-        ));
-    }
+    let (quantize, quantize_head) = format(&args)?;
     let found = args.device.device.open()?;
     check_w4a4(args.w4a4, &found.device, &found.name)?;
     say(&found, &format!("random weights of {name}"), output);
@@ -89,6 +97,19 @@ fn prepare(args: BenchArgs, output: &Output) -> Result<Bench, Failure> {
         max_context: args.context.max_context,
         speech: !args.no_speech,
     })?)
+}
+
+/// The format of random weights, and whether the head has it.
+fn format(args: &BenchArgs) -> Result<(Option<Quantize>, bool), Failure> {
+    let head = args.quantize.head_of_drawn()?;
+    let quantize = args.format.quantize();
+    if head && quantize.is_none() {
+        return Err(Failure::usage(
+            "--quantize-head: --format bf16 quantizes nothing",
+            "use --format nvfp4 or --format mxfp4",
+        ));
+    }
+    Ok((quantize, head))
 }
 
 fn load(args: BenchArgs, output: &Output) -> Result<Bench, Failure> {

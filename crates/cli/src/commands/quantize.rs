@@ -1,5 +1,6 @@
 //! `burn-omni quantize`: a dense checkpoint in, a quantized one out.
 
+use std::path::Path;
 use std::time::Instant;
 
 use burn_omni_quant::checkpoint::{Checkpoint, CheckpointError};
@@ -9,7 +10,7 @@ use serde::Serialize;
 use crate::args::QuantizeArgs;
 use crate::failure::Failure;
 use crate::interrupt::Watch;
-use crate::output::{self, Output, size};
+use crate::output::{self, Bar, Output, size};
 
 /// The JSON result.
 #[derive(Serialize)]
@@ -35,17 +36,7 @@ pub(crate) fn quantize(args: &QuantizeArgs, output: &Output) -> Result<(), Failu
         false => Replace::Nothing,
     };
     let bar = output.bar("Quantizing");
-    let watch = Watch::start();
-    let written = plan.write(
-        &args.destination,
-        replace,
-        Watcher {
-            progress: &|done, total| bar.set(done, total),
-            stops: &|| watch.was_requested(),
-        },
-    );
-    drop(bar);
-    written.map_err(fails)?;
+    write(&plan, (&args.destination, replace), bar).map_err(fails)?;
     let report = Report {
         summary: plan.summary(),
         seconds: started.elapsed().as_secs_f64(),
@@ -55,6 +46,20 @@ pub(crate) fn quantize(args: &QuantizeArgs, output: &Output) -> Result<(), Failu
     }
     output.note(report.text(args));
     Ok(())
+}
+
+/// Writes a checkpoint until it is whole or Ctrl-C comes.
+pub(super) fn write(
+    plan: &Plan<'_>,
+    (dir, replace): (&Path, Replace),
+    bar: Bar,
+) -> Result<(), WriteError> {
+    let watch = Watch::start();
+    let watcher = Watcher {
+        progress: &|done, total| bar.set(done, total),
+        stops: &|| watch.was_requested(),
+    };
+    plan.write(dir, replace, watcher)
 }
 
 impl Report {
@@ -76,7 +81,7 @@ impl Report {
 }
 
 /// The error with its advice.
-fn failure(error: WriteError, output: &Output) -> Failure {
+pub(super) fn failure(error: WriteError, output: &Output) -> Failure {
     match (error.hint(), &error) {
         (Some(hint), WriteError::Interrupted) => {
             output.note(format!("stopped; {hint}"));

@@ -2,6 +2,7 @@
 
 use burn::tensor::{DType, Device, Tensor, s};
 use burn_omni_quant::{Linear, Weight, Weights};
+use rayon::prelude::*;
 
 /// A causal convolution of stride 1; before a stream begins there is silence.
 #[derive(Clone, Debug)]
@@ -58,12 +59,14 @@ impl CausalConv {
         } = size;
         // [out, width, taps] -> [out, taps * width]
         let taps_first = |values: Vec<f32>| {
-            let mut matrix = Vec::with_capacity(values.len());
-            for row in values.chunks_exact(width * taps) {
-                for tap in 0..taps {
-                    matrix.extend(row.iter().skip(tap).step_by(taps));
+            let mut matrix = vec![0.0; values.len()];
+            let rows = matrix.par_chunks_exact_mut(width * taps);
+            let rows = rows.zip(values.par_chunks_exact(width * taps));
+            rows.for_each(|(row, stored)| {
+                for (tap, row) in row.chunks_exact_mut(width).enumerate() {
+                    gather(row, &stored[tap..], taps);
                 }
-            }
+            });
             matrix
         };
         let kernel = weights
@@ -128,6 +131,13 @@ impl TransposedConv {
     }
 }
 
+/// Every `stride`-th value.
+fn gather(out: &mut [f32], values: &[f32], stride: usize) {
+    for (out, value) in out.iter_mut().zip(values.iter().step_by(stride)) {
+        *out = *value;
+    }
+}
+
 /// The kernel of a transposed convolution of stride `rate`, `[width, out, overlap * rate]`, as a matrix
 /// `[rate * out, overlap * width]` that makes the `rate` rows of one place from the `overlap` last input rows.
 pub(super) fn upsampling(
@@ -138,16 +148,17 @@ pub(super) fn upsampling(
 ) -> Linear {
     let taps = overlap * rate;
     let transpose = |values: Vec<f32>| {
-        let mut matrix = Vec::with_capacity(values.len());
-        for step in 0..rate {
-            for channel in 0..out {
-                // The oldest input row meets the last taps.
-                for part in (0..overlap).rev() {
-                    let first = channel * taps + part * rate + step;
-                    matrix.extend(values[first..].iter().step_by(out * taps));
-                }
+        let mut matrix = vec![0.0; values.len()];
+        let rows = matrix.par_chunks_exact_mut(overlap * width).enumerate();
+        rows.for_each(|(row, columns)| {
+            let (step, channel) = (row / out, row % out);
+            // The oldest input row meets the last taps.
+            let parts = columns.chunks_exact_mut(width).zip((0..overlap).rev());
+            for (columns, part) in parts {
+                let first = channel * taps + part * rate + step;
+                gather(columns, &values[first..], out * taps);
             }
-        }
+        });
         matrix
     };
     let shape = [rate * out, overlap * width];

@@ -22,6 +22,7 @@ mod text_error;
 mod text_files;
 mod text_stream;
 mod tokenizer;
+mod untrained;
 mod vocabulary;
 
 pub use content::{Content, MediaKind};
@@ -34,3 +35,4 @@ pub use template::{ChatTemplate, RenderOptions};
 pub use text_error::TextError;
 pub use text_stream::TextStream;
 pub use tokenizer::Tokenizer;
+pub use untrained::side_files;

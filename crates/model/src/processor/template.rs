@@ -16,7 +16,7 @@ const TEMPLATE_NAME: &str = "chat_template";
 const TOKENIZER_CONFIG: &str = "tokenizer_config.json";
 
 /// The behaviour that `spec E.4` documents, for checkpoints without a template of their own.
-const FALLBACK: &str = include_str!("fallback_template.jinja");
+pub(super) const FALLBACK: &str = include_str!("fallback_template.jinja");
 
 /// What a template is rendered with besides the messages.
 #[derive(Debug, Clone, Default)]

@@ -102,7 +102,8 @@ impl Captured {
         }
         // The read is asked for before the next step is, on a queue of its own: the next step does not wait for it.
         let control = self.step.stack.control.0.handle.clone();
-        let words = self.reader.read_async(vec![control]);
+        let reader = self.reader.clone();
+        let words = reader.read_async(vec![control]);
         if self.len + self.launched < self.capacity {
             self.launch()?;
         }

@@ -5,7 +5,7 @@ use burn_flex::FlexTensor;
 use half::bf16;
 use rayon::prelude::*;
 
-use crate::draw::{Words, float};
+use crate::draw::{Words, drawn_float};
 
 /// Numbers of a part.
 const PART: usize = 1 << 16;
@@ -19,9 +19,9 @@ pub(super) fn words(mut words: FlexTensor, drawn: Words) -> FlexTensor {
 /// In place where nobody else holds the tensor.
 pub(super) fn floats(mut floats: FlexTensor, seed: u32) -> FlexTensor {
     match floats.dtype() {
-        DType::F32 => fill(floats.storage_mut(), |index| float(index, seed)),
+        DType::F32 => fill(floats.storage_mut(), |index| drawn_float(index, seed)),
         DType::BF16 => fill(floats.storage_mut(), |index| {
-            bf16::from_f32(float(index, seed))
+            bf16::from_f32(drawn_float(index, seed))
         }),
         other => panic!("weights are drawn in f32 or bf16, not in {other:?}"),
     }

@@ -338,7 +338,7 @@ impl CheckpointError {
                 return Some(format!("the closest name in the checkpoint is `{nearest}`"));
             }
             Self::Unfinished { .. } => {
-                "repeat the `burn-omni quantize` command, it goes on where it stopped"
+                "repeat the command that was writing it, it goes on where it stopped"
             }
             Self::FolderMissing { .. } => "pass a folder on this machine, not a hub name",
             Self::UnknownLayout {

@@ -33,16 +33,25 @@ pub(super) fn words(tensor: &RawTensor<'_>) -> Vec<u32> {
 
 /// Rows of `from` bytes as rows of `to` bytes, the rest zero.
 pub(super) fn padded(bytes: &[u8], from: usize, to: usize) -> Vec<u8> {
-    if from == to || from == 0 || to == 0 {
-        return bytes.to_vec();
-    }
     let rows = bytes.len().checked_div(from).unwrap_or(0);
     let mut out = vec![0; rows * to];
+    pad(bytes, from, (&mut out, to));
+    out
+}
+
+/// Copies rows of `from` bytes to rows of `to` bytes, as many as there is room for, and leaves what is behind them.
+pub(super) fn pad(bytes: &[u8], from: usize, (out, to): (&mut [u8], usize)) {
+    if from == to {
+        out.copy_from_slice(&bytes[..out.len()]);
+        return;
+    }
+    if from == 0 || to == 0 {
+        return;
+    }
     let kept = from.min(to);
     for (out, row) in out.chunks_exact_mut(to).zip(bytes.chunks_exact(from)) {
         out[..kept].copy_from_slice(&row[..kept]);
     }
-    out
 }
 
 /// One matrix of this shape and form.

@@ -10,6 +10,7 @@ use crate::warnings::Kind;
 
 use super::at_load::Encoder;
 use super::bytes::{differ_in_offset, to_affine};
+use super::rows::{self, PackedRows};
 use super::{Matrix, Stored};
 
 /// How rows that follow one another make matrices.
@@ -122,6 +123,15 @@ pub(crate) fn join(
             factor: factors.one(),
         });
     }
+    if let Some(rows) = packed_rows(parts).filter(|_| one_factor && !corrected) {
+        let spec = layout.spec(rows[0].spec().format);
+        let bytes = rows::read(&rows, spec, warnings);
+        let in_turn = parts.iter().any(Stored::rows_in_turn);
+        return Ok(Joined {
+            weight: JoinedWeight::Packed(in_halves(bytes, layout, in_turn)),
+            factor: factors.one(),
+        });
+    }
     if (dense.is_empty() || quantize.is_some()) && one_factor && !corrected {
         let encoder = quantize.map(|format| Encoder {
             parts,
@@ -149,6 +159,25 @@ pub(crate) fn join(
         }
     }
     values(parts, layout, factors, warnings)
+}
+
+/// The rows of all parts, when there are some and all have one form whose rows can be copied.
+fn packed_rows<'a>(parts: &'a [Stored<'_>]) -> Option<Vec<&'a dyn PackedRows>> {
+    let rows: Vec<_> = parts
+        .iter()
+        .map(Stored::packed_rows)
+        .collect::<Option<_>>()?;
+    let format = rows.first()?.spec().format;
+    let same = rows.iter().all(|part| part.spec().format == format);
+    same.then_some(rows)
+}
+
+/// Packed rows with those of gates before what they gate.
+fn in_halves(bytes: PackedBytes, layout: Layout, in_turn: bool) -> PackedBytes {
+    if in_turn && layout.gated {
+        return with_rows(&bytes, layout.halves());
+    }
+    bytes
 }
 
 /// All parts as values.
@@ -307,10 +336,7 @@ impl Growing {
     fn finish(self, in_turn: bool) -> PackedBytes {
         let mut bytes = self.bytes.expect("a matrix has a part");
         bytes.spec = self.layout.spec(bytes.spec.format);
-        if in_turn && self.layout.gated {
-            bytes = with_rows(&bytes, self.layout.halves());
-        }
-        bytes
+        in_halves(bytes, self.layout, in_turn)
     }
 }
 

@@ -24,6 +24,7 @@ mod mx;
 mod names;
 mod nvfp4;
 mod pattern;
+mod rows;
 mod survey;
 #[cfg(test)]
 mod tests;
@@ -41,6 +42,7 @@ pub(crate) use module::Module;
 pub(crate) use names::{belongs, is_cache_scale};
 pub(crate) use pattern::class;
 pub use pattern::{Pattern, PatternError};
+pub(crate) use rows::PackedRows;
 pub use survey::{StoredForm, bad_scale, survey};
 
 /// The tensors of one module, found and measured; their values are not read yet.
@@ -74,6 +76,11 @@ pub(crate) trait Quantized {
 
     /// Reads the values.
     fn read(&self, warnings: &Warnings) -> Result<Matrix, CheckpointError>;
+
+    /// Its rows, where they can be copied one by one.
+    fn rows(&self) -> Option<&dyn PackedRows> {
+        None
+    }
 
     /// Whether the rows of gates and of what they gate come in turn, and not one half after the other.
     fn rows_in_turn(&self) -> bool {
@@ -166,6 +173,14 @@ impl<'a> Stored<'a> {
         match &self.form {
             Form::Dense(_) => None,
             Form::Packed(form) => form.format(),
+        }
+    }
+
+    /// See [`Quantized::rows`].
+    pub(crate) fn packed_rows(&self) -> Option<&dyn PackedRows> {
+        match &self.form {
+            Form::Dense(_) => None,
+            Form::Packed(form) => form.rows(),
         }
     }
 

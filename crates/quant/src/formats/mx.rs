@@ -6,13 +6,14 @@
 //! | MXFP4, gpt-oss | `…_blocks` U8 `[experts, out, in / 32, 16]`, gate and up rows in turn | `…_scales` U8 |
 //! | MXFP8 | `weight` F8_E4M3 `[out, in]` | `weight_scale` U8 `[out, in / 32]` |
 
-use burn_omni_ops::{PackedBytes, PackedFormat};
+use burn_omni_ops::{PackedFormat, PackedSpec};
 
 use crate::Warnings;
 use crate::checkpoint::{CheckpointError, Dtype, RawTensor};
 use crate::warnings::Kind;
 
-use super::bytes::{padded, spec};
+use super::bytes::{pad, spec};
+use super::rows::{self, Mended, PackedRows, Room};
 use super::{Matrix, Module, Quantized, fp8, nvfp4};
 
 /// Columns that share a scale.
@@ -105,41 +106,74 @@ impl Quantized for Mx<'_> {
     }
 
     fn read(&self, warnings: &Warnings) -> Result<Matrix, CheckpointError> {
-        let spec = spec(self.format, self.rows, self.width);
-        let stored = self.codes.bytes.len().checked_div(self.rows).unwrap_or(0);
-        let mut codes = padded(self.codes.bytes, stored, spec.row_bytes());
+        let mut bytes = rows::read(&[self], self.spec(), warnings);
         if self.format == PackedFormat::MXFP8 {
-            fp8::clear_tail(&mut codes, spec.row_bytes(), self.width);
-            fp8::repair(&mut codes, &self.codes, warnings);
-        } else {
-            nvfp4::clear_tail(&mut codes, spec.row_bytes(), self.width);
+            fp8::repair(&mut bytes.codes, &self.codes, warnings);
         }
-        let mut scales = padded(
-            self.scales.bytes,
-            self.width.div_ceil(BLOCK),
-            spec.scale_bytes(),
-        );
-        let block = BLOCK * self.format.code.bits() / 8;
-        let mut bad = 0;
-        for (scale, codes) in scales.iter_mut().zip(codes.chunks_exact_mut(block)) {
-            if *scale == NAN {
-                (*scale, bad) = (0, bad + 1);
-                codes.fill(0);
-            }
-        }
-        if bad > 0 {
-            warnings.note(Kind::NanPower, self.scales.name, bad);
-        }
-        Ok(Matrix::Packed(PackedBytes {
-            spec,
-            codes,
-            scales,
-            gains: vec![1.0; self.rows],
-        }))
+        Ok(Matrix::Packed(bytes))
+    }
+
+    fn rows(&self) -> Option<&dyn PackedRows> {
+        // Codes of 8 bits may be NaN, too.
+        (self.format == PackedFormat::MXFP4).then_some(self)
     }
 
     fn rows_in_turn(&self) -> bool {
         // Only gpt-oss has an axis of blocks.
         self.codes.shape.len() > self.scales.shape.len()
+    }
+}
+
+impl PackedRows for Mx<'_> {
+    fn spec(&self) -> PackedSpec {
+        spec(self.format, self.rows, self.width)
+    }
+
+    fn stored(&self) -> [&[u8]; 2] {
+        [self.codes.bytes, self.scales.bytes]
+    }
+
+    fn gains(&self) -> Vec<f32> {
+        vec![1.0; self.rows]
+    }
+
+    fn copy(&self, from: usize, Room { codes, scales }: Room<'_>) -> Mended {
+        let spec = self.spec();
+        let stored = self.codes.bytes.len().checked_div(self.rows).unwrap_or(0);
+        let blocks = self.width.div_ceil(BLOCK);
+        pad(
+            &self.codes.bytes[from * stored..],
+            stored,
+            (codes, spec.row_bytes()),
+        );
+        if self.format == PackedFormat::MXFP8 {
+            fp8::clear_tail(codes, spec.row_bytes(), self.width);
+        } else {
+            nvfp4::clear_tail(codes, spec.row_bytes(), self.width);
+        }
+        pad(
+            &self.scales.bytes[from * blocks..],
+            blocks,
+            (scales, spec.scale_bytes()),
+        );
+        let mut mended = Mended::default();
+        if !scales.contains(&NAN) {
+            return mended;
+        }
+        let block = BLOCK * self.format.code.bits() / 8;
+        for (scale, codes) in scales.iter_mut().zip(codes.chunks_exact_mut(block)) {
+            if *scale == NAN {
+                *scale = 0;
+                codes.fill(0);
+                mended.nan += 1;
+            }
+        }
+        mended
+    }
+
+    fn note(&self, mended: Mended, warnings: &Warnings) {
+        if mended.nan > 0 {
+            warnings.note(Kind::NanPower, self.scales.name, mended.nan);
+        }
     }
 }

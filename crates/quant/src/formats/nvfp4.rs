@@ -6,20 +6,20 @@
 //! | block scales | `weight_scale` F8_E4M3 `[out, in / 16]` | the same |
 //! | tensor scale | `weight_scale_2`, a factor | `weight_global_scale`, a divisor |
 
-use burn_omni_ops::{PackedBytes, PackedFormat};
+use burn_omni_ops::{PackedFormat, PackedSpec};
 
 use crate::Warnings;
 use crate::checkpoint::{CheckpointError, Dtype, RawTensor};
+use crate::quantize::RANGE;
 use crate::warnings::Kind;
 
-use super::bytes::{is_factor, padded, spec};
+use super::bytes::{is_factor, pad, spec};
 use super::module::{bad_value, wrong_dtype};
+use super::rows::{self, Mended, PackedRows, Room};
 use super::{Matrix, Module, Quantized};
 
 /// Columns that share a scale.
 const BLOCK: usize = 16;
-/// Largest value of a code times largest scale of a block.
-pub(crate) const RANGE: f32 = 6.0 * 448.0;
 /// 448, the largest E4M3.
 const LARGEST: u8 = 0x7E;
 /// Both sign bits of a byte of codes.
@@ -152,25 +152,57 @@ impl Quantized for Nvfp4<'_> {
     }
 
     fn read(&self, warnings: &Warnings) -> Result<Matrix, CheckpointError> {
-        let spec = spec(PackedFormat::NVFP4, self.rows, self.width);
+        Ok(Matrix::Packed(rows::read(&[self], self.spec(), warnings)))
+    }
+
+    fn rows(&self) -> Option<&dyn PackedRows> {
+        Some(self)
+    }
+}
+
+impl PackedRows for Nvfp4<'_> {
+    fn spec(&self) -> PackedSpec {
+        spec(PackedFormat::NVFP4, self.rows, self.width)
+    }
+
+    fn stored(&self) -> [&[u8]; 2] {
+        [self.codes.bytes, self.scales.bytes]
+    }
+
+    fn gains(&self) -> Vec<f32> {
+        self.gains.clone()
+    }
+
+    fn copy(&self, from: usize, Room { codes, scales }: Room<'_>) -> Mended {
+        let spec = self.spec();
         let stored = self.codes.bytes.len().checked_div(self.rows).unwrap_or(0);
-        let mut codes = padded(self.codes.bytes, stored, spec.row_bytes());
-        clear_tail(&mut codes, spec.row_bytes(), self.width);
-        let mut scales = padded(
-            self.scales.bytes,
-            self.width.div_ceil(BLOCK),
-            spec.scale_bytes(),
+        let blocks = self.width.div_ceil(BLOCK);
+        pad(
+            &self.codes.bytes[from * stored..],
+            stored,
+            (codes, spec.row_bytes()),
         );
-        let repaired = repair(&mut codes, &mut scales);
-        if self.gains.iter().any(|gain| *gain != 0.0) {
-            repaired.note(&self.scales, warnings);
+        clear_tail(codes, spec.row_bytes(), self.width);
+        pad(
+            &self.scales.bytes[from * blocks..],
+            blocks,
+            (scales, spec.scale_bytes()),
+        );
+        repair(codes, scales)
+    }
+
+    fn note(&self, mended: Mended, warnings: &Warnings) {
+        if self.gains.iter().all(|gain| *gain == 0.0) {
+            return;
         }
-        Ok(Matrix::Packed(PackedBytes {
-            spec,
-            codes,
-            scales,
-            gains: self.gains.clone(),
-        }))
+        for (kind, count) in [
+            (Kind::NanScale, mended.nan),
+            (Kind::NegativeScale, mended.negative),
+        ] {
+            if count > 0 {
+                warnings.note(kind, self.scales.name, count);
+            }
+        }
     }
 }
 
@@ -184,32 +216,15 @@ pub(super) fn clear_tail(codes: &mut [u8], row: usize, width: usize) {
     }
 }
 
-/// What was wrong with the scales of a tensor.
-struct Repaired {
-    nan: u64,
-    negative: u64,
-}
-
-impl Repaired {
-    fn note(&self, scales: &RawTensor<'_>, warnings: &Warnings) {
-        for (kind, count) in [
-            (Kind::NanScale, self.nan),
-            (Kind::NegativeScale, self.negative),
-        ] {
-            if count > 0 {
-                warnings.note(kind, scales.name, count);
-            }
-        }
-    }
-}
-
 /// Makes every scale a number without a sign: NaN, which a cast without saturation leaves, becomes the largest; a sign
 /// goes to the block's codes.
-fn repair(codes: &mut [u8], scales: &mut [u8]) -> Repaired {
-    let mut found = Repaired {
-        nan: 0,
-        negative: 0,
-    };
+fn repair(codes: &mut [u8], scales: &mut [u8]) -> Mended {
+    let mut found = Mended::default();
+    // All of them first, without an early exit, which the compiler can vectorise.
+    let is_bad = |bad, scale: &u8| bad | (*scale >= 0x7F);
+    if !scales.iter().fold(false, is_bad) {
+        return found;
+    }
     for (scale, block) in scales.iter_mut().zip(codes.chunks_exact_mut(BLOCK / 2)) {
         if *scale & 0x7F == 0x7F {
             *scale = LARGEST;

@@ -4,6 +4,8 @@
 pub(super) const E2M1_MAX: f32 = 6.0;
 /// The largest E4M3 magnitude.
 pub(super) const E4M3_MAX: f32 = 448.0;
+/// The largest magnitude of a value with a scale, before it is multiplied with the tensor scale.
+pub(crate) const RANGE: f32 = E2M1_MAX * E4M3_MAX;
 
 /// The E2M1 code of a number: 0 to 7 for its magnitude, and 8 more when it is negative, also when it rounds to zero.
 /// NaN has code 0.

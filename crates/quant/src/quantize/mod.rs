@@ -11,6 +11,7 @@ mod nvfp4;
 #[cfg(test)]
 mod tests;
 
+pub(crate) use codec::RANGE;
 pub use codec::{encode_e2m1, encode_e4m3};
 pub use encoded::Encoded;
 pub use matrix::Matrix;

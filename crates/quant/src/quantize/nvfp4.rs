@@ -3,7 +3,7 @@
 use burn_omni_ops::PackedFormat;
 use burn_omni_ops::packed::e4m3;
 
-use super::codec::{E2M1_MAX, E4M3_MAX, amax, encode_block, encode_e4m3};
+use super::codec::{E2M1_MAX, E4M3_MAX, RANGE, amax, encode_block, encode_e4m3};
 use super::encoded::encode_rows;
 use super::{Encoded, Matrix};
 
@@ -26,9 +26,9 @@ impl Convention {
     #[must_use]
     pub fn tensor_scale(self, amax: f32) -> f32 {
         let scale = match self {
-            Self::ModelOpt => amax / (E2M1_MAX * E4M3_MAX),
+            Self::ModelOpt => amax / (RANGE),
             // Rounded twice, because torch divides a number by a tensor in this way.
-            Self::CompressedTensors => E2M1_MAX * E4M3_MAX * amax.max(f32::MIN_POSITIVE).recip(),
+            Self::CompressedTensors => RANGE * amax.max(f32::MIN_POSITIVE).recip(),
         };
         if scale > 0.0 && scale.is_finite() {
             scale

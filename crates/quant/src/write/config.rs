@@ -10,6 +10,7 @@ use serde_json::{Map, Value, json};
 
 use crate::checkpoint::{Checkpoint, Component};
 
+use super::plan::Source;
 use super::{Plan, WriteError};
 
 /// Name of the quantization in a `config.json`.
@@ -46,14 +47,25 @@ pub(super) fn check(checkpoint: &Checkpoint) -> Result<(), WriteError> {
 /// Everything but the tensors in the order in which it is written, the configs last: paths in the destination and
 /// contents.
 pub(super) fn documents(plan: &Plan<'_>) -> Result<Vec<(PathBuf, Vec<u8>)>, WriteError> {
-    let mut documents = Vec::new();
-    for (source, name) in side::files(plan)? {
-        let bytes = fs::read(&source).map_err(|cause| unreadable(&source, cause))?;
-        documents.push((name, bytes));
-    }
+    let mut documents = match plan.source {
+        Source::Checkpoint(checkpoint) => side_files(plan, checkpoint)?,
+        Source::Drawn(drawn) => drawn.files().collect(),
+    };
     documents.extend(indexes(plan));
     documents.extend(configs(plan)?);
     Ok(documents)
+}
+
+fn side_files(
+    plan: &Plan<'_>,
+    checkpoint: &Checkpoint,
+) -> Result<Vec<(PathBuf, Vec<u8>)>, WriteError> {
+    let files = side::files(plan.options.form, checkpoint.dir())?.into_iter();
+    let read = |(source, name): (PathBuf, PathBuf)| match fs::read(&source) {
+        Ok(bytes) => Ok((name, bytes)),
+        Err(cause) => Err(unreadable(&source, cause)),
+    };
+    files.map(read).collect()
 }
 
 fn unreadable(file: &Path, cause: std::io::Error) -> WriteError {
@@ -95,12 +107,20 @@ fn indexes(plan: &Plan<'_>) -> Vec<(PathBuf, Vec<u8>)> {
 /// The configs, with what says how the tensors are stored.
 fn configs(plan: &Plan<'_>) -> Result<Vec<(PathBuf, Vec<u8>)>, WriteError> {
     if !plan.options.form.is_split() {
-        let mut config = whole(plan);
-        config[QUANTIZATION] = quantization::compressed_tensors(plan);
+        let mut config = match plan.source {
+            Source::Checkpoint(checkpoint) => whole(checkpoint),
+            Source::Drawn(drawn) => drawn.config().clone(),
+        };
+        if let Some(quantization) = quantization::compressed_tensors(plan) {
+            config[QUANTIZATION] = quantization;
+        }
         return Ok(vec![("config.json".into(), pretty(&config))]);
     }
+    let Some(checkpoint) = plan.source.checkpoint() else {
+        return Ok(Vec::new()); // made-up weights are written to one folder
+    };
     let mut documents = Vec::new();
-    for (component, mut config) in components(plan) {
+    for (component, mut config) in components(checkpoint) {
         let folder = Path::new(component.name());
         if let Some(quantization) = quantization::modelopt(plan, component) {
             config[QUANTIZATION] = quantization.in_config();
@@ -109,7 +129,7 @@ fn configs(plan: &Plan<'_>) -> Result<Vec<(PathBuf, Vec<u8>)>, WriteError> {
         }
         documents.push((folder.join("config.json"), pretty(&config)));
     }
-    if let Some(root) = plan.checkpoint.configs().root() {
+    if let Some(root) = checkpoint.configs().root() {
         let bytes = fs::read(root.file).map_err(|cause| unreadable(root.file, cause))?;
         documents.push(("config.json".into(), bytes));
     }
@@ -117,8 +137,7 @@ fn configs(plan: &Plan<'_>) -> Result<Vec<(PathBuf, Vec<u8>)>, WriteError> {
 }
 
 /// The components that have tensors, with their configs.
-fn components(plan: &Plan<'_>) -> impl Iterator<Item = (Component, Value)> {
-    let checkpoint = plan.checkpoint;
+fn components(checkpoint: &Checkpoint) -> impl Iterator<Item = (Component, Value)> {
     checkpoint.components().filter_map(|set| {
         let config = checkpoint.configs().component(set.component())?;
         Some((set.component(), config.json.clone()))
@@ -126,15 +145,15 @@ fn components(plan: &Plan<'_>) -> impl Iterator<Item = (Component, Value)> {
 }
 
 /// The config of the whole model: the source's, or one that is put together from those of its components.
-fn whole(plan: &Plan<'_>) -> Value {
-    if let Some(root) = plan.checkpoint.configs().root() {
+fn whole(checkpoint: &Checkpoint) -> Value {
+    if let Some(root) = checkpoint.configs().root() {
         return root.document.clone();
     }
     let mut config = json!({
         "architectures": ["Qwen3OmniMoeForConditionalGeneration"],
         "model_type": "qwen3_omni_moe",
     });
-    for (component, own) in components(plan) {
+    for (component, own) in components(checkpoint) {
         config[component.config_key()] = own;
     }
     config

@@ -10,7 +10,8 @@ use serde_json::{Value, json};
 use crate::checkpoint::{Component, UNFINISHED};
 
 use super::file::{failed, make_folder, sync_folder_of};
-use super::{Plan, WriteError};
+use super::plan::Source;
+use super::{Plan, WriteError, room};
 
 /// What may be replaced in the folder that is written to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -47,6 +48,7 @@ impl Destination {
         if !is_empty && !is_own && replace == Replace::Nothing {
             return Err(WriteError::NotEmpty { dir: dir.into() });
         }
+        room::check(dir, plan.summary().bytes_out, weights(dir))?;
         make_folder(dir)?;
         let mut lock = lock(dir, &record)?;
         let mut found = String::new();
@@ -150,7 +152,10 @@ fn describe(plan: &Plan<'_>) -> Value {
         "talker": options.talker,
         "head": options.head,
         "shard_bytes": options.shard_bytes,
-        "source": plan.files().into_iter().map(file).collect::<Vec<_>>(),
+        "source": match plan.source {
+            Source::Checkpoint(_) => plan.files().into_iter().map(file).collect(),
+            Source::Drawn(drawn) => drawn.config().clone(),
+        },
     })
 }
 
@@ -161,22 +166,32 @@ fn is_alone(dir: &Path) -> bool {
 
 /// Removes the files that make a checkpoint, and whole folders only when nothing else is in them.
 fn clear(dir: &Path) -> Result<(), WriteError> {
-    let folders = Component::ALL.map(|component| dir.join(component.name()));
-    for folder in [dir.to_owned()].iter().chain(&folders) {
-        let Ok(entries) = fs::read_dir(folder) else {
-            continue;
-        };
-        for path in entries.filter_map(|entry| Some(entry.ok()?.path())) {
-            if is_of_checkpoint(&path) {
-                fs::remove_file(&path).map_err(|cause| failed(&path, cause))?;
-            }
-        }
+    for path in files_of_checkpoint(dir) {
+        fs::remove_file(&path).map_err(|cause| failed(&path, cause))?;
     }
-    for folder in folders {
+    for component in Component::ALL {
         // Those with other files stay.
-        let _ = fs::remove_dir(folder);
+        let _ = fs::remove_dir(dir.join(component.name()));
     }
     Ok(())
+}
+
+/// The files in a folder, and in those of its components, that make a checkpoint.
+fn files_of_checkpoint(dir: &Path) -> Vec<PathBuf> {
+    let components = Component::ALL.map(|component| dir.join(component.name()));
+    let folders = [dir.to_owned()].into_iter().chain(components);
+    let entries = folders.filter_map(|folder| fs::read_dir(folder).ok());
+    let paths = entries
+        .flatten()
+        .filter_map(|entry| Some(entry.ok()?.path()));
+    paths.filter(|path| is_of_checkpoint(path)).collect()
+}
+
+/// Bytes of the files that are kept or replaced, and need no more room.
+fn weights(dir: &Path) -> u64 {
+    let files = files_of_checkpoint(dir).into_iter();
+    let sizes = files.filter_map(|path| Some(fs::symlink_metadata(path).ok()?.len()));
+    sizes.sum()
 }
 
 /// Whether a file would be taken for a part of the checkpoint.
@@ -193,12 +208,15 @@ fn is_of_checkpoint(path: &Path) -> bool {
 
 /// Checks that no file of the source lies in the destination, and the destination not in the source.
 fn check_apart(dir: &Path, plan: &Plan<'_>) -> Result<(), WriteError> {
-    let source = real(plan.checkpoint.dir());
+    let Some(checkpoint) = plan.source.checkpoint() else {
+        return Ok(());
+    };
+    let source = real(checkpoint.dir());
     let destination = real(dir);
     let inside = |relation| WriteError::Inside {
         destination: dir.into(),
         relation,
-        source_dir: plan.checkpoint.dir().into(),
+        source_dir: checkpoint.dir().into(),
     };
     if destination == source {
         return Err(inside("is the same folder as"));

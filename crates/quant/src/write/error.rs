@@ -78,6 +78,19 @@ pub enum WriteError {
         /// The destination.
         dir: PathBuf,
     },
+    /// The disk is too full.
+    #[error(
+        "{dir}: the checkpoint needs {} GB, the disk has {} GB free",
+        gigabytes(*needed), gigabytes(*free), dir = .dir.display()
+    )]
+    NoRoom {
+        /// The destination.
+        dir: PathBuf,
+        /// Bytes that are still to be written.
+        needed: u64,
+        /// Bytes that there are.
+        free: u64,
+    },
     /// The disk did not take a file.
     #[error("{path}: cannot be written: {cause}", path = .path.display())]
     Io {
@@ -116,11 +129,17 @@ impl WriteError {
             Self::OtherRun { .. } => {
                 "pass what that run was given to go on with it, or --force to begin anew"
             }
+            Self::NoRoom { .. } => "make room, or name a folder on another disk",
             Self::Busy { .. } => "wait until it is done",
             Self::Interrupted => "the same command goes on where it stopped",
         };
         Some(fixed.into())
     }
+}
+
+/// Bytes in GB with a digit behind the point.
+fn gigabytes(bytes: u64) -> String {
+    format!("{:.1}", bytes as f64 / 1e9)
 }
 
 fn hint_of_io(cause: &io::Error, needed: Option<u64>) -> Option<String> {
@@ -129,7 +148,7 @@ fn hint_of_io(cause: &io::Error, needed: Option<u64>) -> Option<String> {
     match cause.kind() {
         ErrorKind::StorageFull | ErrorKind::QuotaExceeded => {
             let needed = needed.map_or_else(String::new, |bytes| {
-                format!(", {:.1} GB in all for the checkpoint", bytes as f64 / 1e9)
+                format!(", {} GB in all for the checkpoint", gigabytes(bytes))
             });
             Some(format!(
                 "make room{needed}; the same command goes on where it stopped"

@@ -7,7 +7,7 @@ use burn_omni_ops::packed::Scale;
 use safetensors::Dtype;
 use safetensors::tensor::{Metadata, TensorInfo};
 
-use super::part::Part;
+use super::part::{Part, Values};
 use super::{Form, WriteOptions};
 
 /// One part of the source in the form in which it is written.
@@ -103,6 +103,14 @@ impl Unit<'_> {
             .collect()
     }
 
+    /// Bytes of the source that are done when it is written; of made-up values those that are written.
+    pub(super) fn work(&self, form: Form) -> u64 {
+        match self.part.values {
+            Values::Read(read) => read.bytes.len() as u64,
+            Values::Drawn(_) => self.bytes(form),
+        }
+    }
+
     /// Bytes of the tensors that are written of it.
     pub(super) fn bytes(&self, form: Form) -> u64 {
         let stored = self.stored(0, form);
@@ -111,7 +119,7 @@ impl Unit<'_> {
 }
 
 impl Stored {
-    fn bytes(&self) -> usize {
+    pub(super) fn bytes(&self) -> usize {
         self.shape.iter().product::<usize>() * self.dtype.bitsize() / 8
     }
 }

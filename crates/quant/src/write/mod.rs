@@ -1,4 +1,4 @@
-//! Quantized checkpoints: a dense checkpoint in, a quantized one out.
+//! Quantized checkpoints: a dense checkpoint in, a quantized one out; or nothing in, and random weights out ([`Drawn`]).
 //!
 //! | form | folders | a quantized matrix `X` |
 //! |---|---|---|
@@ -12,13 +12,16 @@
 
 mod config;
 mod destination;
+mod drawn;
 mod error;
 mod file;
 mod glob;
 mod ignored;
 mod layout;
+mod noise;
 mod part;
 mod plan;
+mod room;
 mod run;
 mod select;
 mod shard;
@@ -26,6 +29,7 @@ mod shard;
 mod tests;
 
 pub use destination::Replace;
+pub use drawn::{Drawn, SideFile};
 pub use error::WriteError;
 pub use glob::{Glob, GlobError};
 pub use plan::{Plan, Summary};

@@ -1,13 +1,15 @@
-//! What is read: the tensors of a dense checkpoint, one matrix each.
+//! What is written from: the tensors of a dense checkpoint, one matrix each, or tensors that are made up.
 
 use std::path::Path;
 
 use safetensors::Dtype;
 
+use crate::Asked;
 use crate::checkpoint::{Component, RawTensor};
 use crate::quantize::Matrix;
 
 use super::WriteError;
+use super::noise::Noise;
 
 /// A tensor of the source, or one expert's matrix out of a stack of them.
 #[derive(Clone, Debug)]
@@ -17,6 +19,21 @@ pub(super) struct Part<'a> {
     pub(super) local: String,
     pub(super) dtype: Dtype,
     pub(super) shape: Vec<usize>,
+    pub(super) values: Values<'a>,
+}
+
+/// Where the values come from.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Values<'a> {
+    /// From a file of a checkpoint.
+    Read(Read<'a>),
+    /// From nowhere.
+    Drawn(&'a Noise),
+}
+
+/// Values in a file.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Read<'a> {
     pub(super) bytes: &'a [u8],
     /// Name on disk.
     source: &'a str,
@@ -41,9 +58,11 @@ impl<'a> Part<'a> {
             local: local.into(),
             dtype: tensor.dtype,
             shape: tensor.shape.into(),
-            bytes: tensor.bytes,
-            source: tensor.name,
-            file: tensor.file,
+            values: Values::Read(Read {
+                bytes: tensor.bytes,
+                source: tensor.name,
+                file: tensor.file,
+            }),
         };
         let names: &[&str] = match local.rsplit_once('.') {
             Some((parent, "gate_up_proj")) if parent.ends_with("experts") => &["gate", "up"],
@@ -53,9 +72,21 @@ impl<'a> Part<'a> {
         Ok(whole.experts(names).unwrap_or_else(|| vec![whole]))
     }
 
+    /// A made-up tensor in BF16.
+    pub(super) fn drawn(component: Component, asked: &Asked, noise: &'a Noise) -> Self {
+        Self {
+            component,
+            local: asked.name.clone(),
+            dtype: Dtype::BF16,
+            shape: asked.shape.clone(),
+            values: Values::Drawn(noise),
+        }
+    }
+
     /// The matrices of a stack `[experts, names * rows, width]`; `None` when it is none.
     fn experts(&self, names: &[&str]) -> Option<Vec<Self>> {
-        let &[experts, rows, width] = self.shape.as_slice() else {
+        let (&[experts, rows, width], Values::Read(read)) = (self.shape.as_slice(), self.values)
+        else {
             return None;
         };
         let (parent, _) = self.local.rsplit_once('.')?;
@@ -71,12 +102,12 @@ impl<'a> Part<'a> {
                 names[number % names.len()]
             ),
             shape: vec![rows, width],
-            bytes,
+            values: Values::Read(Read { bytes, ..read }),
             ..self.clone()
         };
-        let size = (self.bytes.len() / count).max(1);
+        let size = (read.bytes.len() / count).max(1);
         Some(
-            self.bytes
+            read.bytes
                 .chunks_exact(size)
                 .enumerate()
                 .map(matrix)
@@ -91,36 +122,39 @@ impl<'a> Part<'a> {
     }
 
     /// The file that it is read from.
-    pub(super) fn file(&self) -> &'a Path {
-        self.file
+    pub(super) fn file(&self) -> Option<&'a Path> {
+        match self.values {
+            Values::Read(read) => Some(read.file),
+            Values::Drawn(_) => None,
+        }
     }
 
-    /// The part as a matrix.
-    pub(super) fn matrix(&self) -> Result<Matrix<'_>, WriteError> {
-        Ok(Matrix::of_tensor(&self.raw())?)
+    /// Values that were read as a matrix.
+    pub(super) fn matrix<'b>(&'b self, read: Read<'b>) -> Result<Matrix<'b>, WriteError> {
+        Ok(Matrix::of_tensor(&RawTensor {
+            name: read.source,
+            file: read.file,
+            dtype: self.dtype,
+            shape: &self.shape,
+            bytes: read.bytes,
+        })?)
     }
 
     /// The largest magnitude.
     pub(super) fn amax(&self) -> Result<f32, WriteError> {
-        let amax = self.matrix()?.amax();
+        let read = match self.values {
+            Values::Read(read) => read,
+            Values::Drawn(noise) => return Ok(noise.amax()),
+        };
+        let amax = self.matrix(read)?.amax();
         if amax.is_finite() {
             return Ok(amax);
         }
         Err(WriteError::NotFinite {
-            file: self.file.into(),
-            tensor: self.source.into(),
+            file: read.file.into(),
+            tensor: read.source.into(),
             module: self.module().unwrap_or(&self.local).into(),
         })
-    }
-
-    fn raw(&self) -> RawTensor<'_> {
-        RawTensor {
-            name: self.source,
-            file: self.file,
-            dtype: self.dtype,
-            shape: &self.shape,
-            bytes: self.bytes,
-        }
     }
 }
 

@@ -10,17 +10,43 @@ use crate::checkpoint::{Checkpoint, Component};
 
 use super::layout::{Shard, Unit};
 use super::part::Part;
-use super::{WriteError, WriteOptions, config, select};
+use super::{Drawn, WriteError, WriteOptions, config, select};
 
 /// Everything about a checkpoint that is to be written.
 #[derive(Debug)]
 pub struct Plan<'a> {
-    pub(super) checkpoint: &'a Checkpoint,
+    pub(super) source: Source<'a>,
     pub(super) options: WriteOptions,
     pub(super) shards: Vec<Shard<'a>>,
     pub(super) groups: Vec<Group<'a>>,
     warnings: Vec<String>,
     summary: Summary,
+}
+
+/// What is written from.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Source<'a> {
+    /// A dense checkpoint.
+    Checkpoint(&'a Checkpoint),
+    /// Nothing: the weights are made up.
+    Drawn(&'a Drawn),
+}
+
+impl<'a> Source<'a> {
+    /// The checkpoint, where there is one.
+    pub(super) fn checkpoint(self) -> Option<&'a Checkpoint> {
+        match self {
+            Self::Checkpoint(checkpoint) => Some(checkpoint),
+            Self::Drawn(_) => None,
+        }
+    }
+
+    /// Gives the memory back that what was read takes.
+    pub(super) fn forget_pages(self) {
+        if let Self::Checkpoint(checkpoint) = self {
+            checkpoint.forget_pages();
+        }
+    }
 }
 
 /// How much is written.
@@ -30,7 +56,7 @@ pub struct Summary {
     pub tensors: usize,
     /// Those that are quantized.
     pub quantized: usize,
-    /// Bytes of the source's tensors.
+    /// Bytes of the source's tensors; of made-up ones, those that are written.
     pub bytes_in: u64,
     /// Bytes of the files with tensors that are written.
     pub bytes_out: u64,
@@ -70,9 +96,23 @@ impl<'a> Plan<'a> {
                 parts.extend(Part::of(set.component(), local, tensor)?);
             }
         }
+        let plan = Self::of_parts(Source::Checkpoint(checkpoint), parts, options);
+        if plan.summary.quantized == 0 {
+            return Err(WriteError::Nothing {
+                dir: checkpoint.dir().into(),
+            });
+        }
+        Ok(plan)
+    }
+
+    /// Deals parts out to files.
+    pub(super) fn of_parts(
+        source: Source<'a>,
+        mut parts: Vec<Part<'a>>,
+        options: WriteOptions,
+    ) -> Self {
         // As if every expert had been stored by itself.
         parts.sort_by(|a, b| (a.component, &a.local).cmp(&(b.component, &b.local)));
-        let bytes_in = parts.iter().map(|part| part.bytes.len() as u64).sum();
         let mut warnings = unused(&options, &parts);
         let mut groups = Groups::default();
         let mut units: BTreeMap<Option<Component>, Vec<Unit<'a>>> = BTreeMap::new();
@@ -94,13 +134,11 @@ impl<'a> Plan<'a> {
             units.entry(folder).or_default().push(unit);
         }
         let all = || units.values().flatten();
-        let quantized = all().filter(|unit| unit.group.is_some()).count();
-        if quantized == 0 {
-            return Err(WriteError::Nothing {
-                dir: checkpoint.dir().into(),
-            });
-        }
-        let tensors = all().count();
+        let (tensors, quantized) = (
+            all().count(),
+            all().filter(|unit| unit.group.is_some()).count(),
+        );
+        let bytes_in = all().map(|unit| unit.work(options.form)).sum();
         let shards: Vec<Shard<'a>> = units
             .into_iter()
             .flat_map(|(folder, units)| shards(folder, units, &options))
@@ -112,14 +150,14 @@ impl<'a> Plan<'a> {
             bytes_in,
             bytes_out,
         };
-        Ok(Self {
-            checkpoint,
+        Self {
+            source,
             options,
             shards,
             groups: groups.groups,
             warnings,
             summary,
-        })
+        }
     }
 
     /// What will not be as one might expect, a line each.
@@ -141,7 +179,7 @@ impl<'a> Plan<'a> {
 
     /// The files of the source that tensors are read from.
     pub(super) fn files(&self) -> BTreeSet<&Path> {
-        self.units().map(|unit| unit.part.file()).collect()
+        self.units().filter_map(|unit| unit.part.file()).collect()
     }
 }
 

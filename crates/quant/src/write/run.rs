@@ -32,12 +32,13 @@ impl Meter<'_> {
         self.held += bytes;
         if self.held >= Self::HELD {
             self.held = 0;
-            self.plan.checkpoint.forget_pages();
+            self.plan.source.forget_pages();
         }
         self.pass(bytes as u64)
     }
 
-    fn pass(&mut self, bytes: u64) -> Result<(), WriteError> {
+    /// Counts bytes that are done.
+    pub(super) fn pass(&mut self, bytes: u64) -> Result<(), WriteError> {
         self.done += bytes;
         (self.watcher.progress)(self.done, self.plan.summary().bytes_in);
         if (self.watcher.stops)() {
@@ -51,8 +52,8 @@ impl Plan<'_> {
     /// Writes the checkpoint to `dir`, or what an interrupted run of the same plan has left to do.
     ///
     /// # Errors
-    /// When `dir` lies in the source, has other files in it, is in use, or cannot be written to; when a matrix has a value
-    /// that is not finite; when it was asked to stop. What was written so far stays for the next run of the same plan.
+    /// When `dir` lies in the source, has other files in it, is in use, or cannot be written to; when the disk has no room
+    /// for it, or a matrix a value that is not finite; when it was asked to stop. What was written so far stays for the next run of the same plan.
     pub fn write(
         &self,
         dir: &Path,
@@ -87,7 +88,7 @@ impl Plan<'_> {
             let path = dir.join(&shard.path);
             if shard.is_whole(&path) {
                 let units = shard.units.iter();
-                meter.pass(units.map(|unit| unit.part.bytes.len() as u64).sum())?;
+                meter.pass(units.map(|unit| unit.work(self.options.form)).sum())?;
             } else {
                 if let Some(folder) = path.parent() {
                     file::make_folder(folder)?;

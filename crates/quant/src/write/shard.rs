@@ -7,7 +7,8 @@ use std::path::Path;
 use crate::quantize::Encoded;
 
 use super::file::PartFile;
-use super::layout::{Content, Shard, Stored, Unit};
+use super::layout::{Content, Shard, Unit};
+use super::part::{Read, Values};
 use super::run::Meter;
 use super::{Plan, WriteError};
 
@@ -35,24 +36,31 @@ impl Shard<'_> {
         file.write(&self.head)?;
         // The scales of the matrix whose codes were written last.
         let mut scales = Vec::new();
-        for Stored { content, unit, .. } in &self.stored {
-            let unit = &self.units[*unit];
-            match content {
-                Content::Same => {
-                    file.write(unit.part.bytes)?;
-                    meter.read(unit.part.bytes.len())?;
-                }
-                Content::TensorScale => {
+        for stored in &self.stored {
+            let unit = &self.units[stored.unit];
+            match (stored.content, unit.part.values) {
+                (Content::TensorScale, _) => {
                     let scale = unit.tensor_scale(plan)?;
                     file.write(&scale.to_le_bytes())?;
                 }
-                Content::Codes => {
-                    let encoded = unit.encode(plan)?;
+                (content, Values::Drawn(noise)) => {
+                    let content = (content, unit.part.shape.len() < 2);
+                    noise.write(&mut file, &stored.name, content, stored.bytes())?;
+                }
+                (Content::Same, Values::Read(read)) => {
+                    file.write(read.bytes)?;
+                    meter.read(read.bytes.len())?;
+                }
+                (Content::Codes, Values::Read(read)) => {
+                    let encoded = unit.encode(plan, read)?;
                     file.write(&encoded.codes)?;
                     scales = encoded.scales;
-                    meter.read(unit.part.bytes.len())?;
+                    meter.read(read.bytes.len())?;
                 }
-                Content::Scales => file.write(&scales)?,
+                (Content::Scales, Values::Read(_)) => file.write(&scales)?,
+            }
+            if matches!(unit.part.values, Values::Drawn(_)) {
+                meter.pass(stored.bytes() as u64)?;
             }
         }
         file.finish()
@@ -72,8 +80,8 @@ impl Unit<'_> {
         Ok(convention.map_or(1.0, |convention| convention.tensor_scale(amax)))
     }
 
-    fn encode(&self, plan: &Plan<'_>) -> Result<Encoded, WriteError> {
+    fn encode(&self, plan: &Plan<'_>, read: Read<'_>) -> Result<Encoded, WriteError> {
         let amax = self.amax(plan)?;
-        Ok(plan.options.form.encode(self.part.matrix()?, amax))
+        Ok(plan.options.form.encode(self.part.matrix(read)?, amax))
     }
 }

@@ -72,6 +72,59 @@ fn close(found: &[f32], expected: &[f32]) {
     }
 }
 
+/// Two matrices of which each is copied in several tasks.
+#[test]
+fn large_parts_follow_one_another_and_are_mended_to_their_ends() {
+    const ROWS: usize = 70_000;
+    const WIDTH: usize = 48; // filled up to 64
+    let mut tensors = Tensors::default();
+    for (name, gain) in [("q", 0.5), ("k", 0.25)] {
+        let row = |row: usize| (0..WIDTH / 2).map(move |i| ((row * 7 + i * 3) % 251) as u8);
+        let mut scales = vec![0x38; ROWS * 3];
+        for bad in [0, ROWS * 3 - 1] {
+            scales[bad] = 0x7F;
+        }
+        let codes = (0..ROWS).flat_map(row).collect();
+        let scale = Dtype::F8_E4M3;
+        tensors = tensors
+            .with(
+                &format!("{name}.weight"),
+                Dtype::U8,
+                &[ROWS, WIDTH / 2],
+                codes,
+            )
+            .with(&format!("{name}.weight_scale"), scale, &[ROWS, 3], scales)
+            .f32s(&format!("{name}.weight_scale_2"), &[], &[gain]);
+    }
+    let open = tensors.open();
+    let parts = [("q", ROWS), ("k", ROWS)];
+    let linear = open.load(|weights| weights.fused_linear(&parts, WIDTH, Bias::No));
+    let found = matrix(&linear.unwrap());
+    assert_eq!(
+        open.said()[1],
+        "2 tensors, the first `thinker.k.weight_scale`: 4 scale bytes are NaN, taken as 448"
+    );
+    const E2M1: [f32; 8] = [0.0, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0];
+    for (index, found) in found.iter().enumerate() {
+        let (part, row, column) = (index / WIDTH / ROWS, index / WIDTH % ROWS, index % WIDTH);
+        let byte = (row * 7 + column / 2 * 3) % 251;
+        let code = byte >> (column % 2 * 4) & 0xF;
+        let sign = if code < 8 { 1.0 } else { -1.0 };
+        let block = row * 3 + column / 16;
+        let scale = if [0, ROWS * 3 - 1].contains(&block) {
+            448.0
+        } else {
+            1.0
+        };
+        let gain = [0.5, 0.25][part];
+        assert_eq!(
+            *found,
+            sign * E2M1[code % 8] * scale * gain,
+            "{part} {row} {column}"
+        );
+    }
+}
+
 #[test]
 fn every_shard_keeps_its_own_tensor_scale() {
     let open = qkv().open();

@@ -64,8 +64,9 @@ impl ModelOpt {
     }
 }
 
-/// What compressed-tensors says of the whole checkpoint: its presets `NVFP4A16` and `MXFP4A16`.
-pub(super) fn compressed_tensors(plan: &Plan<'_>) -> Value {
+/// What compressed-tensors says of the whole checkpoint: its presets `NVFP4A16` and `MXFP4A16`; `None` when nothing in it is
+/// quantized.
+pub(super) fn compressed_tensors(plan: &Plan<'_>) -> Option<Value> {
     let form = plan.options.form;
     let (format, strategy, scale) = match form {
         Form::Mxfp4 => ("mxfp4-pack-quantized", "group", "torch.uint8"),
@@ -75,30 +76,32 @@ pub(super) fn compressed_tensors(plan: &Plan<'_>) -> Value {
             "torch.float8_e4m3fn",
         ),
     };
-    let (ignored, _) = ignored(plan, None);
-    json!({
-        "config_groups": { "group_0": {
+    let (ignored, any) = ignored(plan, None);
+    any.then(|| {
+        json!({
+            "config_groups": { "group_0": {
+                "format": format,
+                "input_activations": null,
+                "output_activations": null,
+                "targets": ["Linear"],
+                "weights": {
+                    "dynamic": false,
+                    "group_size": form.format().block,
+                    "num_bits": 4,
+                    "scale_dtype": scale,
+                    "strategy": strategy,
+                    "symmetric": true,
+                    "type": "float",
+                },
+            } },
             "format": format,
-            "input_activations": null,
-            "output_activations": null,
-            "targets": ["Linear"],
-            "weights": {
-                "dynamic": false,
-                "group_size": form.format().block,
-                "num_bits": 4,
-                "scale_dtype": scale,
-                "strategy": strategy,
-                "symmetric": true,
-                "type": "float",
-            },
-        } },
-        "format": format,
-        "global_compression_ratio": null,
-        "ignore": ignored.iter().map(Ignored::regex).collect::<Vec<_>>(),
-        "kv_cache_scheme": null,
-        "quant_method": "compressed-tensors",
-        "quantization_status": "compressed",
-        "version": COMPRESSED_TENSORS,
+            "global_compression_ratio": null,
+            "ignore": ignored.iter().map(Ignored::regex).collect::<Vec<_>>(),
+            "kv_cache_scheme": null,
+            "quant_method": "compressed-tensors",
+            "quantization_status": "compressed",
+            "version": COMPRESSED_TENSORS,
+        })
     })
 }
 

@@ -6,7 +6,7 @@ use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 
 use crate::checkpoint::{Component, list};
-use crate::write::{Plan, WriteError};
+use crate::write::{Form, WriteError};
 
 /// Endings of files with weights.
 const WEIGHTS: [&str; 9] = [
@@ -22,8 +22,7 @@ const WEIGHTS: [&str; 9] = [
 ];
 
 /// The files, each with its path in the destination.
-pub(super) fn files(plan: &Plan<'_>) -> Result<Vec<(PathBuf, PathBuf)>, WriteError> {
-    let source = plan.checkpoint.dir();
+pub(super) fn files(form: Form, source: &Path) -> Result<Vec<(PathBuf, PathBuf)>, WriteError> {
     let mut folders = vec![PathBuf::new()];
     folders.extend(Component::ALL.map(|component| PathBuf::from(component.name())));
     let mut taken = BTreeSet::new();
@@ -35,7 +34,7 @@ pub(super) fn files(plan: &Plan<'_>) -> Result<Vec<(PathBuf, PathBuf)>, WriteErr
         }
         for path in list(&from)?.into_iter().filter(|path| is_side_file(path)) {
             let name = path.file_name().unwrap_or_default();
-            let target = match plan.options.form.is_split() {
+            let target = match form.is_split() {
                 true => folder.join(name),
                 false => name.into(),
             };

@@ -1,4 +1,5 @@
 mod content;
+mod drawn;
 mod interrupted;
 mod refused;
 
