@@ -193,9 +193,13 @@ fn add_scaled_kernel<X: Float, N: Size>(
 /// - bias: `[channels]`, of the same
 /// - output: `[rows, channels]`
 #[must_use]
-pub fn depthwise_conv1d(client: &Client, x: &Matrix, weight: &Buffer, bias: &Buffer) -> Buffer {
+pub fn depthwise_conv1d(
+    client: &Client,
+    x: &Matrix,
+    (weight, taps): (&Buffer, usize),
+    bias: &Buffer,
+) -> Buffer {
     let elem = x.buffer.elem;
-    let taps = weight.len() / x.width;
     let rows = x.rows + 1 - taps;
     let y = Buffer::empty(client, elem, rows * x.width);
     let size = vector(&[x.width, x.stride]);

@@ -1,6 +1,6 @@
 //! A decoding step captured on the device.
 
-use burn::tensor::{DType, Device, StreamId, Tensor};
+use burn::tensor::{DType, Device, Tensor};
 use burn_cubecl::CubeBackend;
 use burn_cubecl::tensor::CubeTensor;
 use burn_omni_kernels::Buffer;
@@ -30,8 +30,6 @@ pub(crate) struct Captured {
     graph: Graph,
     step: Step,
     client: Client,
-    /// The same device by another queue.
-    reader: Client,
     capacity: usize,
     /// Rows that the caches held at the start.
     len: usize,
@@ -64,17 +62,10 @@ impl Captured {
             .control
             .start(&client, 0, last_row(capacity), 0.0);
         let graph = capture(&client, &step.logits, || step.launch(&client))?;
-        let mut reader = client.clone();
-        #[expect(unsafe_code, reason = "a queue is chosen by hand")]
-        // SAFETY: it is used for reads alone, which wait for what was asked of the other queue before.
-        unsafe {
-            reader.set_stream(StreamId::allocate());
-        }
         Some(Self {
             graph,
             step,
             client,
-            reader,
             capacity,
             len: 0,
             launched: 0,
@@ -100,10 +91,11 @@ impl Captured {
         if self.launched == self.read {
             self.launch()?;
         }
-        // The read is asked for before the next step is, on a queue of its own: the next step does not wait for it.
+        // The read is queued before the next step is, and waited for while that runs. A queue of its own would not know
+        // of what a graph writes.
         let control = self.step.stack.control.0.handle.clone();
-        let reader = self.reader.clone();
-        let words = reader.read_async(vec![control]);
+        let client = self.client.clone();
+        let words = client.read_async(vec![control]);
         if self.len + self.launched < self.capacity {
             self.launch()?;
         }

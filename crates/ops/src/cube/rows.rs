@@ -70,9 +70,10 @@ pub(super) fn add_scaled(y: F, x: F, scale: F) -> F {
 
 pub(super) fn depthwise_conv1d(x: F, weight: F, bias: F) -> F {
     let (like, x) = (x.clone(), matrix(x));
-    let rows = x.rows + 1 - weight.meta.shape()[0];
+    let taps = weight.meta.shape()[0];
+    let rows = x.rows + 1 - taps;
     let [weight, bias] = [weight, bias].map(|numbers| flat(cast(numbers, like.dtype)));
-    let y = kernels::depthwise_conv1d(&like.client, &x, &weight, &bias);
+    let y = kernels::depthwise_conv1d(&like.client, &x, (&weight, taps), &bias);
     tensor(&like, y, [rows, x.width], like.dtype)
 }
 
