@@ -5,6 +5,7 @@
 
 mod audio;
 mod merge;
+mod stem;
 mod text;
 mod vision;
 

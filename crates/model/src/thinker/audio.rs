@@ -3,26 +3,27 @@
 //! Frames are cut into chunks of one second, each convolved on its own and numbered from zero; rows then see one another
 //! inside windows of eight seconds (docs/spec/thinker.md C.3).
 
-use burn::tensor::module::conv2d;
-use burn::tensor::ops::ConvOptions;
 use burn::tensor::{Device, Int, Tensor, TensorData};
 use burn_omni_ops as ops;
 use burn_omni_quant::{Bias, Linear, Weights};
 
+use super::stem::Halving;
 use crate::config::AudioEncoderConfig;
 use crate::layers::{EncoderAttention, LayerNorm};
 use crate::processor::media::LogMel;
 
 /// Convolutions of the stem; each halves time and frequency.
 const STEM: usize = 3;
+/// Chunks that are convolved together at most, so that what they see takes little memory.
+const TOGETHER: usize = 8;
 /// Epsilon of the layer norms, fixed in the reference.
 const EPS: f64 = 1e-5;
 
 /// The audio encoder.
 #[derive(Clone, Debug)]
 pub struct AudioTower {
-    /// `conv2d1`, `conv2d2`, `conv2d3`: kernels `[out, in, 3, 3]` and biases.
-    stem: Vec<(Tensor<4>, Tensor<1>)>,
+    /// `conv2d1`, `conv2d2`, `conv2d3`.
+    stem: Vec<Halving>,
     conv_out: Linear,
     layers: Vec<AudioLayer>,
     ln_post: LayerNorm,
@@ -49,10 +50,7 @@ impl AudioTower {
         let stem = (1..=STEM).map(|i| {
             let place = weights.at(format!("conv2d{i}"));
             let width = if i == 1 { 1 } else { channels };
-            (
-                place.tensor("weight", [channels, width, 3, 3]),
-                place.tensor("bias", [channels]),
-            )
+            Halving::load(&place, [channels, width])
         });
         Self {
             stem: stem.collect(),
@@ -88,7 +86,7 @@ impl AudioTower {
         let chunks: Vec<Chunk<'_>> = clips.iter().flat_map(|clip| self.chunks(clip)).collect();
         let longest = chunks.iter().map(|chunk| chunk.frames).max().unwrap_or(0);
         let parts = chunks
-            .chunks(self.config.conv_chunksize)
+            .chunks(self.config.conv_chunksize.min(TOGETHER))
             .map(|chunks| self.convolve(chunks, longest));
         let mut x = Tensor::cat(parts.collect(), 0); // [rows, d_model]
         tap("stem", &x);
@@ -122,16 +120,13 @@ impl AudioTower {
                 out[..chunk.frames].copy_from_slice(&chunk.clip.data[start..start + chunk.frames]);
             }
         }
-        let shape = [chunks.len(), 1, mels, longest];
-        let mut x = Tensor::<4>::from_data(TensorData::new(data, shape), &self.device);
-        for (weight, bias) in &self.stem {
-            let options = ConvOptions::new([2, 2], [1, 1], [1, 1], 1);
-            x = ops::gelu(conv2d(x, weight.clone(), Some(bias.clone()), options));
-        }
-        let [count, channels, bands, steps] = x.dims();
-        // [chunks, channels, bands, steps] -> [chunks * steps, channels * bands]
+        let shape = [chunks.len(), mels, longest, 1];
+        let x = Tensor::<4>::from_data(TensorData::new(data, shape), &self.device);
+        let x = self.stem.iter().fold(x, |x, halving| halving.forward(x));
+        let [count, bands, steps, channels] = x.dims();
+        // [chunks, bands, steps, channels] -> [chunks * steps, channels * bands]
         let x = x
-            .permute([0, 3, 1, 2])
+            .permute([0, 2, 3, 1])
             .reshape([count * steps, channels * bands]);
         let x = self.conv_out.forward(x) + self.positions(steps).repeat_dim(0, count);
         let kept: Vec<i64> = chunks
