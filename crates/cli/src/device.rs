@@ -7,7 +7,8 @@ use burn::tensor::Device;
 
 use crate::cuda::Cuda;
 use crate::failure::Failure;
-use crate::panics;
+use crate::output::Output;
+use crate::{kernels, panics};
 
 #[cfg(not(any(
     feature = "flex",
@@ -140,8 +141,17 @@ impl Choice {
         }
     }
 
-    /// Finds the device.
-    pub(crate) fn open(self) -> Result<Found, Failure> {
+    /// Finds the device, and the kernels that were compiled for it earlier.
+    pub(crate) fn open(self, output: &Output) -> Result<Found, Failure> {
+        let found = self.find()?;
+        let of = found.name.parse().ok().and_then(Self::backend);
+        if of == Some(Backend::Cuda) {
+            kernels::open(output);
+        }
+        Ok(found)
+    }
+
+    fn find(self) -> Result<Found, Failure> {
         match self {
             Self::Auto => first_that_works(),
             Self::On(backend, number) => {

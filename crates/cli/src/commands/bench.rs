@@ -77,7 +77,7 @@ fn prepare(args: BenchArgs, output: &Output) -> Result<Bench, Failure> {
             "use --format nvfp4 or --format mxfp4",
         ));
     }
-    let found = args.device.device.open()?;
+    let found = args.device.device.open(output)?;
     check_w4a4(args.w4a4, &found.device, &found.name)?;
     say(&found, &format!("random weights of {name}"), output);
     Ok(Bench::synthetic(Synthetic {
@@ -93,7 +93,7 @@ fn prepare(args: BenchArgs, output: &Output) -> Result<Bench, Failure> {
 
 fn load(args: BenchArgs, output: &Output) -> Result<Bench, Failure> {
     let quantize = args.quantize.checked()?;
-    let found = args.device.device.open()?;
+    let found = args.device.device.open(output)?;
     check_w4a4(args.w4a4, &found.device, &found.name)?;
     let limit = args.context.memory_limit;
     let limit = limit.or_else(|| device::free_memory(&found));
