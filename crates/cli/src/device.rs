@@ -143,12 +143,21 @@ impl Choice {
 
     /// Finds the device, and the kernels that were compiled for it earlier.
     pub(crate) fn open(self, output: &Output) -> Result<Found, Failure> {
-        let found = self.find()?;
-        let of = found.name.parse().ok().and_then(Self::backend);
-        if of == Some(Backend::Cuda) {
-            kernels::open(output);
+        if !self.may_be_cuda() {
+            kernels::keep_nothing();
+            return self.find();
         }
+        let found = self.find()?;
+        kernels::open(output);
         Ok(found)
+    }
+
+    /// Whether a CUDA device is here that may be the one.
+    fn may_be_cuda(self) -> bool {
+        matches!(self.backend(), None | Some(Backend::Cuda))
+            && Backend::Cuda.is_compiled()
+            && problems(Backend::Cuda).is_empty()
+            && !devices(Backend::Cuda).is_empty()
     }
 
     fn find(self) -> Result<Found, Failure> {

@@ -1,9 +1,9 @@
 //! Compiled CUDA kernels: where they are kept from one start to the next.
 
 #[cfg(feature = "cuda")]
-pub(crate) use kept::{open, save, save_silently, size};
+pub(crate) use kept::{keep_nothing, open, save, save_silently, size};
 #[cfg(not(feature = "cuda"))]
-pub(crate) use none::{open, save, save_silently, size};
+pub(crate) use none::{keep_nothing, open, save, save_silently, size};
 
 #[cfg(feature = "cuda")]
 mod kept {
@@ -14,6 +14,7 @@ mod kept {
     use std::sync::OnceLock;
     use std::sync::atomic::{AtomicBool, Ordering};
 
+    pub(crate) use burn_omni_ops::kernel_cache::keep_nothing;
     use burn_omni_ops::kernel_cache::{KernelCache, KernelCacheError, Opened};
 
     use crate::output::Output;
@@ -36,7 +37,7 @@ mod kept {
     pub(crate) fn open(output: &Output) {
         let Some(root) = root(env::var_os(VARIABLE)) else {
             tracing::info!(target: "burn_omni", "CUDA kernels are compiled at every start");
-            return;
+            return keep_nothing();
         };
         match panics::attempt(|| KernelCache::open(&root)) {
             Ok(Ok(opened)) => announce(opened, output),
@@ -60,6 +61,7 @@ mod kept {
     }
 
     fn warn(cause: &str, output: &Output) {
+        keep_nothing();
         output.warning(format_args!("compiled CUDA kernels are not kept: {cause}"));
     }
 
@@ -129,6 +131,8 @@ mod none {
     use std::path::PathBuf;
 
     use crate::output::Output;
+
+    pub(crate) fn keep_nothing() {}
 
     pub(crate) fn open(_: &Output) {}
 

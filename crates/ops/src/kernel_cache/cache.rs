@@ -108,7 +108,9 @@ impl KernelCache {
     fn in_folder(folder: PathBuf) -> Result<Opened, KernelCacheError> {
         let opened = Files::open(folder.clone());
         let (files, entries) = opened.map_err(|cause| KernelCacheError::Folder(folder, cause))?;
-        if !CubeClRuntimeConfig::try_set(config(files.folder())) {
+        let mut config = config(files.folder());
+        config.compilation.cache = true;
+        if !CubeClRuntimeConfig::try_set(config) {
             return Err(KernelCacheError::TooLate);
         }
         let found = entries.iter().filter(|entry| entry.is_kernel()).count();
@@ -153,10 +155,17 @@ impl Entry {
     }
 }
 
-/// CubeCL's configuration as it would be, with kernels kept in its store.
+/// Keeps nothing on disk: otherwise CubeCL makes an empty folder for its stores, below the working directory's `target`
+/// or in the user's cache folder.
+///
+/// To be called as [`KernelCache::open`] is; does nothing after it.
+pub fn keep_nothing() {
+    let _ = CubeClRuntimeConfig::try_set(config(&std::env::temp_dir()));
+}
+
+/// CubeCL's configuration as it would be, with its stores in a folder that is there.
 fn config(folder: &Path) -> CubeClRuntimeConfig {
     let mut config = CubeClRuntimeConfig::from_current_dir().override_from_env();
-    config.compilation.cache = true;
     config.environment.path = CacheConfig::Directory(folder.into());
     config
 }

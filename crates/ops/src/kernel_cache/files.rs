@@ -193,7 +193,7 @@ mod tests {
         files.write(&entry).unwrap();
         assert!(!files.lacks(&entry));
         let (files, found) = opened(&folder);
-        assert_eq!(found, [entry.clone()]);
+        assert_eq!(found, std::slice::from_ref(&entry));
         assert!(!files.lacks(&entry));
     }
 

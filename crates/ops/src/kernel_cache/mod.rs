@@ -27,4 +27,4 @@ mod files;
 mod toolkit;
 
 #[cfg(feature = "cuda")]
-pub use cache::{KernelCache, KernelCacheError, Opened};
+pub use cache::{KernelCache, KernelCacheError, Opened, keep_nothing};
