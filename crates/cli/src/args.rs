@@ -23,6 +23,9 @@ use crate::model_dir::VARIABLE;
 ///
 /// Runs a checkpoint folder of Qwen3-Omni, the tiny demo model by default. Answers are written to stdout, messages to
 /// stderr. The exit code is 0 when it is done, 1 when the request or the run failed, 2 when the command line is wrong.
+///
+/// CUDA kernels are compiled once and kept in the user's cache folder. The variable BURN_OMNI_CACHE names another folder, or none
+/// when it is empty.
 #[derive(Debug, Parser)]
 #[command(
     name = "burn-omni",

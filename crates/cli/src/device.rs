@@ -7,7 +7,8 @@ use burn::tensor::Device;
 
 use crate::cuda::Cuda;
 use crate::failure::Failure;
-use crate::panics;
+use crate::output::Output;
+use crate::{kernels, panics};
 
 #[cfg(not(any(
     feature = "flex",
@@ -140,8 +141,26 @@ impl Choice {
         }
     }
 
-    /// Finds the device.
-    pub(crate) fn open(self) -> Result<Found, Failure> {
+    /// Finds the device, and the kernels that were compiled for it earlier.
+    pub(crate) fn open(self, output: &Output) -> Result<Found, Failure> {
+        if !self.may_be_cuda() {
+            kernels::keep_nothing();
+            return self.find();
+        }
+        let found = self.find()?;
+        kernels::open(output);
+        Ok(found)
+    }
+
+    /// Whether a CUDA device is here that may be the one.
+    fn may_be_cuda(self) -> bool {
+        matches!(self.backend(), None | Some(Backend::Cuda))
+            && Backend::Cuda.is_compiled()
+            && problems(Backend::Cuda).is_empty()
+            && !devices(Backend::Cuda).is_empty()
+    }
+
+    fn find(self) -> Result<Found, Failure> {
         match self {
             Self::Auto => first_that_works(),
             Self::On(backend, number) => {

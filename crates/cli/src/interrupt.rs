@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 use anyhow::Context;
 
 use crate::failure::{Failure, INTERRUPTED};
+use crate::kernels;
 
 /// Whether an answer is in the making that asks [`Watch::was_requested`].
 static WATCHED: AtomicBool = AtomicBool::new(false);
@@ -33,6 +34,7 @@ fn on_signal() {
     if err.is_terminal() {
         let _ = writeln!(err);
     }
+    kernels::save_silently();
     std::process::exit(CODE.load(Ordering::SeqCst).into());
 }
 

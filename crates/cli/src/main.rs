@@ -7,6 +7,7 @@ mod cuda;
 mod device;
 mod failure;
 mod interrupt;
+mod kernels;
 mod layers;
 mod model_dir;
 mod output;
@@ -34,6 +35,7 @@ fn main() -> ExitCode {
     panics::install(output.verbosity());
     output.start_log();
     let outcome = interrupt::install().and_then(|()| panics::guard(|| dispatch(cli, &output)));
+    kernels::save(&output);
     failure::report(outcome)
 }
 

@@ -42,6 +42,8 @@ pub mod check;
 pub mod decode;
 mod draw;
 mod functions;
+#[cfg(any(feature = "cuda", test))]
+pub mod kernel_cache;
 mod memory;
 pub mod packed;
 pub mod reference;

@@ -85,7 +85,7 @@ fn prepare(args: BenchArgs, output: &Output) -> Result<Bench, Failure> {
         ));
     }
     let (quantize, quantize_head) = format(&args)?;
-    let found = args.device.device.open()?;
+    let found = args.device.device.open(output)?;
     check_w4a4(args.w4a4, &found.device, &found.name)?;
     say(&found, &format!("random weights of {name}"), output);
     Ok(Bench::synthetic(Synthetic {
@@ -114,7 +114,7 @@ fn format(args: &BenchArgs) -> Result<(Option<Quantize>, bool), Failure> {
 
 fn load(args: BenchArgs, output: &Output) -> Result<Bench, Failure> {
     let quantize = args.quantize.checked()?;
-    let found = args.device.device.open()?;
+    let found = args.device.device.open(output)?;
     check_w4a4(args.w4a4, &found.device, &found.name)?;
     let limit = args.context.memory_limit;
     let limit = limit.or_else(|| device::free_memory(&found));

@@ -13,7 +13,7 @@ use crate::cuda::Cuda;
 use crate::device::{self, Backend, Found};
 use crate::failure::Failure;
 use crate::output::{self, Output};
-use crate::{model_dir, panics};
+use crate::{kernels, model_dir, panics};
 
 /// Everything that was looked at.
 #[derive(Debug, Serialize)]
@@ -58,6 +58,8 @@ struct CudaReport {
     driver_version: Option<String>,
     nvrtc: Option<String>,
     toolkit: Option<PathBuf>,
+    /// Where compiled kernels are kept, and the bytes that are there; absent when they are not kept.
+    kernels: Option<(PathBuf, u64)>,
     problems: Vec<(String, String)>,
 }
 
@@ -74,7 +76,7 @@ struct Kernel {
 
 /// Looks at everything and says whether the chosen device can run a model.
 pub(crate) fn doctor(args: &DoctorArgs, output: &Output) -> Result<(), Failure> {
-    let chosen = args.device.device.open();
+    let chosen = args.device.device.open(output);
     let mut report = Report::new(args);
     let verdict = chosen.and_then(|found| {
         report.device = Some(found.name.clone());
@@ -311,6 +313,7 @@ impl CudaReport {
             driver_version: cuda.driver_version,
             nvrtc: cuda.nvrtc,
             toolkit: cuda.toolkit,
+            kernels: kernels::size(),
         }
     }
 
@@ -325,6 +328,13 @@ impl CudaReport {
             .as_ref()
             .map(|dir| dir.join("include").display().to_string());
         line("  headers", toolkit.as_deref().unwrap_or(NOT_FOUND));
+        if Backend::Cuda.is_compiled() {
+            let kept = self
+                .kernels
+                .as_ref()
+                .map(|(folder, bytes)| format!("{}, {}", folder.display(), output::size(*bytes)));
+            line("  kernels", kept.as_deref().unwrap_or("not kept"));
+        }
         for (what, remedy) in &self.problems {
             line("  missing", &format!("{what}: {remedy}"));
         }

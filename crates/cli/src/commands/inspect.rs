@@ -75,7 +75,7 @@ pub(crate) fn inspect(args: &InspectArgs, output: &Output) -> Result<(), Failure
     let checkpoint = Checkpoint::open(&dir).map_err(|error: CheckpointError| Error::from(error))?;
     let config =
         Config::from_checkpoint(&checkpoint).map_err(|error: ConfigError| Error::from(error))?;
-    let found = Choice::Auto.open()?;
+    let found = Choice::Auto.open(&output)?;
     let room = room(&config, args.context.max_context, &found);
     let plan = MemoryPlan::new(&checkpoint, &config, room, quantize.at_load());
     let limit = args.context.memory_limit;

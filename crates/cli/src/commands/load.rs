@@ -8,6 +8,7 @@ use burn_omni_ops::has_w4a4;
 use crate::args::{Dtype, ModelArgs, TextArgs};
 use crate::device::{self, Found};
 use crate::failure::Failure;
+use crate::kernels;
 use crate::model_dir;
 use crate::output::{Bar, Output};
 
@@ -33,7 +34,7 @@ pub(crate) struct Loaded {
 /// Loads the model that the arguments name.
 pub(crate) fn load(args: &ModelArgs, voice: Voice, output: &Output) -> Result<Loaded, Failure> {
     let quantize = args.quantize.checked()?;
-    let found = args.device.device.open()?;
+    let found = args.device.device.open(output)?;
     let limit = args.context.memory_limit;
     let limit = limit.or_else(|| device::free_memory(&found));
     let Found { device, name } = found;
@@ -61,6 +62,8 @@ pub(crate) fn load(args: &ModelArgs, voice: Voice, output: &Output) -> Result<Lo
         config = config.max_context(tokens);
     }
     let engine = Engine::load(config)?;
+    // Whatever ends the program, what loading compiled is not compiled again.
+    kernels::save(output);
     let took = started.elapsed();
     tracing::info!(target: "burn_omni", model = %dir.display(), device = %name, seconds = took.as_secs_f64(), "loaded");
     if engine.template_is_fallback() {

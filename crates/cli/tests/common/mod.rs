@@ -21,6 +21,8 @@ pub(crate) fn demo() -> PathBuf {
 pub(crate) fn program() -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_burn-omni"));
     command.stdin(Stdio::null());
+    // Nothing is left in the caller's home.
+    command.env("BURN_OMNI_CACHE", "");
     for name in [
         "BURN_OMNI_MODEL",
         "RUST_LOG",
