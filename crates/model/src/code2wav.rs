@@ -19,7 +19,7 @@ use transformer::{Transformer, TransformerState};
 use upsample::Upsample;
 
 /// Frames that are decoded at a time, so that memory does not grow with the length of a push.
-const CHUNK: usize = 128;
+const CHUNK: usize = 64;
 
 /// The decoder of codes.
 #[derive(Clone, Debug)]
