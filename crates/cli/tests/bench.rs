@@ -128,6 +128,28 @@ fn an_answer_is_drawn_and_has_a_speed_of_thinking_while_it_speaks() {
 }
 
 #[test]
+fn one_part_is_measured_alone_and_silence_has_no_figure() {
+    let path = demo().display().to_string();
+    let spoken = figures(&small(&["-m", &path, "--only", "answer"]));
+    assert!(value(&spoken, "first_audio").is_some_and(|ms| ms > 0.0));
+    assert!(value(&spoken, "thinker.decode").is_none() && value(&spoken, "talker.frame").is_none());
+    let short = [
+        "--decode-tokens",
+        "1",
+        "--frames",
+        "1",
+        "--repeat",
+        "1",
+        "--json",
+    ];
+    let silent = figures(&run(["bench", "-m", &path, "--only", "answer"]
+        .into_iter()
+        .chain(short)));
+    assert!(value(&silent, "first_audio").is_none());
+    assert!(value(&silent, "copy_bandwidth").is_some());
+}
+
+#[test]
 fn people_get_a_table() {
     let shown = run([
         "bench",

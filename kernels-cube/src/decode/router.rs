@@ -151,51 +151,22 @@ fn router_kernel(
 ) {
     let lane = UNIT_POS_X as usize;
     let plane = UNIT_POS_Y as usize;
-    let (width, columns) = (width as usize, columns as usize);
     let is_shared = CUBE_POS_X as usize == routing.experts;
-    // All loads before what needs one of them.
-    let expert = select(is_shared, 0usize, CUBE_POS_X as usize);
-    let mut parts = Array::<Vector<half::bf16, N8>>::new(comptime!(3 * steps.vectors));
-    #[unroll]
-    for i in 0..steps.vectors {
-        let at = within(comptime!(i * UNITS) + UNIT_POS as usize, width);
-        parts[comptime!(i * 3)] = weights[expert * width + at];
-        parts[comptime!(i * 3 + 1)] = x[at];
-        parts[comptime!(i * 3 + 2)] = x[columns + at];
-    }
-    let mut square = Array::<f32>::new(steps.squares);
-    #[unroll]
-    for i in 0..steps.squares {
-        let at = comptime!(i * UNITS) + UNIT_POS as usize;
-        let of = squares[within(at, parts_of_norm as usize)];
-        square[i] = select(at < parts_of_norm as usize, of, 0.0f32);
-    }
-    if is_shared {
-        #[unroll]
-        for i in 0..steps.vectors {
-            let at = within(comptime!(i * UNITS) + UNIT_POS as usize, width);
-            parts[comptime!(i * 3)] = shared_weights[at];
-        }
-    }
-    warm(next);
-    let mut sum = Vector::<f32, N8>::new(0.0f32);
-    #[unroll]
-    for i in 0..steps.vectors {
-        let weight = Vector::<f32, N8>::cast_from(parts[comptime!(i * 3)]);
-        let hi = Vector::<f32, N8>::cast_from(parts[comptime!(i * 3 + 1)]);
-        let lo = Vector::<f32, N8>::cast_from(parts[comptime!(i * 3 + 2)]);
-        if comptime!(!steps.partial) || comptime!(i * UNITS) + (UNIT_POS as usize) < width {
-            sum += weight * (hi + lo);
-        }
-    }
-    let mut squared = 0.0f32;
-    #[unroll]
-    for i in 0..steps.squares {
-        squared += square[i];
-    }
+    let (score, squared) = parts_of(
+        weights,
+        shared_weights,
+        x,
+        squares,
+        next,
+        width as usize,
+        columns as usize,
+        parts_of_norm as usize,
+        is_shared,
+        steps,
+    );
     let mut room = Shared::<[f32]>::new_slice(comptime!(PLANES * 2));
     let mut turn = Shared::<[u32]>::new_slice(1usize);
-    let dot = plane_total(across(sum), 32usize);
+    let dot = plane_total(score, 32usize);
     let square = plane_total(squared, 32usize);
     if lane == 0usize {
         room[plane] = dot;
@@ -228,6 +199,62 @@ fn router_kernel(
             choose(scores, ids, shares, routing);
         }
     }
+}
+
+/// This unit's parts of the cube's score and of the sum of squares; all loads come before what needs one of them.
+#[cube]
+fn parts_of(
+    weights: &[Vector<half::bf16, N8>],
+    shared_weights: &[Vector<half::bf16, N8>],
+    x: &[Vector<half::bf16, N8>],
+    squares: &[f32],
+    next: &[Vector<u32, Const<4>>],
+    width: usize,
+    columns: usize,
+    parts_of_norm: usize,
+    is_shared: bool,
+    #[comptime] steps: Steps,
+) -> (f32, f32) {
+    let expert = select(is_shared, 0usize, CUBE_POS_X as usize);
+    let mut parts = Array::<Vector<half::bf16, N8>>::new(comptime!(3 * steps.vectors));
+    #[unroll]
+    for i in 0..steps.vectors {
+        let at = within(comptime!(i * UNITS) + UNIT_POS as usize, width);
+        parts[comptime!(i * 3)] = weights[expert * width + at];
+        parts[comptime!(i * 3 + 1)] = x[at];
+        parts[comptime!(i * 3 + 2)] = x[columns + at];
+    }
+    let mut square = Array::<f32>::new(steps.squares);
+    #[unroll]
+    for i in 0..steps.squares {
+        let at = comptime!(i * UNITS) + UNIT_POS as usize;
+        let of = squares[within(at, parts_of_norm)];
+        square[i] = select(at < parts_of_norm, of, 0.0f32);
+    }
+    if is_shared {
+        #[unroll]
+        for i in 0..steps.vectors {
+            let at = within(comptime!(i * UNITS) + UNIT_POS as usize, width);
+            parts[comptime!(i * 3)] = shared_weights[at];
+        }
+    }
+    warm(next);
+    let mut sum = Vector::<f32, N8>::new(0.0f32);
+    #[unroll]
+    for i in 0..steps.vectors {
+        let weight = Vector::<f32, N8>::cast_from(parts[comptime!(i * 3)]);
+        let hi = Vector::<f32, N8>::cast_from(parts[comptime!(i * 3 + 1)]);
+        let lo = Vector::<f32, N8>::cast_from(parts[comptime!(i * 3 + 2)]);
+        if comptime!(!steps.partial) || comptime!(i * UNITS) + (UNIT_POS as usize) < width {
+            sum += weight * (hi + lo);
+        }
+    }
+    let mut squared = 0.0f32;
+    #[unroll]
+    for i in 0..steps.squares {
+        squared += square[i];
+    }
+    (across(sum), squared)
 }
 
 /// Chooses by one plane: the largest of the scores that are left, as often as experts are wanted.

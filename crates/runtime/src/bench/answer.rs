@@ -28,7 +28,8 @@ struct Run {
     answer: Answer,
 }
 
-/// `first_audio`, `answer.rtf`, `answer.margin` and, where the thinker was still at work then, `thinker.speaking`.
+/// `first_audio`, `answer.rtf`, `answer.margin` and, where the thinker was still at work then, `thinker.speaking`; nothing
+/// of an answer that is too short to be heard.
 pub(super) fn figures(bench: &Bench, sizes: &Sizes) -> Result<Vec<Figure>, Error> {
     let alone = question::request(sizes.decode_tokens, None);
     let spoken = question::request(sizes.decode_tokens, Some(sizes.frames));
@@ -40,7 +41,12 @@ pub(super) fn figures(bench: &Bench, sizes: &Sizes) -> Result<Vec<Figure>, Error
     let steps = times(&alone)?;
     let steps = steps.iter().map(|run| run.answer.timings.decode);
     let step = median(steps.collect()) / (sizes.decode_tokens.max(2) as u32 - 1);
-    let runs = times(&spoken)?;
+    let mut runs = times(&spoken)?;
+    // Too short an answer is not heard at all.
+    runs.retain(|run| !run.packets.is_empty());
+    if runs.is_empty() {
+        return Ok(Vec::new());
+    }
     let first = runs.iter().filter_map(|run| run.packets.first());
     let Answer { usage, .. } = &runs[0].answer;
     let what = format!(
