@@ -1,6 +1,6 @@
-//! Launches the products of many rows with weights of bf16.
+//! Launches the products with weights of bf16.
 
-use burn_omni_kernels::few::{Rows, Weights};
+use burn_omni_kernels::few::{Rows, SEVERAL, Weights, few};
 use burn_omni_kernels::many::{self, Plan, Product};
 use burn_omni_kernels::packed::tiles::Activations;
 use burn_omni_kernels::{Buffer, Taps};
@@ -36,16 +36,23 @@ impl Made<'_> {
     fn product(&self, [out, width]: [usize; 2], count: usize, has_bias: bool) {
         let weights = self.weights([1, out, count * width]);
         let taps = Taps { count, dilation: 1 };
-        for rows in MANY {
+        let plain = count == 1 && !has_bias;
+        let few_rows: &[usize] = if plain { &[1, 8] } else { &[] };
+        for rows in few_rows.iter().copied().chain(MANY) {
             for split in [false, true] {
                 let x = self.activations((rows + count - 1) * width, split);
+                let y = self.buffer::<f32>(rows * out);
+                if plain && rows * x.halves() <= SEVERAL {
+                    few(self.client, &weights, (&x, rows), &y);
+                    continue;
+                }
                 let bias = self.buffer::<f32>(out);
                 let product = Product {
                     taps,
                     bias: has_bias.then_some(&bias),
                     ..Product::new(&weights, &x, rows)
                 };
-                many::many(self.client, product, &self.buffer::<f32>(rows * out));
+                many::many(self.client, product, &y);
             }
         }
     }

@@ -1,7 +1,7 @@
 //! Launches everything that a model does with packed matrices.
 
 use burn_omni_kernels::Buffer;
-use burn_omni_kernels::few::{self, FEW, Weights, few};
+use burn_omni_kernels::few::{self, FEW, SEVERAL, Weights, few};
 use burn_omni_kernels::many::{self, Plan, sum_slots};
 use burn_omni_kernels::packed::tiles::{Activations, Matrix, Tiling, activations, pack, unpack};
 use burn_omni_kernels::packed::{COLUMNS, Coding, Scaling, Shape};
@@ -115,7 +115,7 @@ impl<'a> Launches<'a> {
         for rows in [1, 8, FEW].into_iter().chain(MANY) {
             let x = self.activations::<Y>(rows, shape.width, &matrix, split);
             let y = self.buffer::<Y>(rows * shape.rows);
-            if rows * x.halves() <= FEW {
+            if rows * x.halves() <= SEVERAL {
                 few(self.client, &weights, (&x, rows), &y);
             } else {
                 many::many(self.client, many::Product::new(&weights, &x, rows), &y);

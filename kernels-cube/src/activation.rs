@@ -99,9 +99,9 @@ pub fn snake(client: &Client, x: &Matrix, alpha: &Buffer, inverse_beta: &Buffer)
         alpha.vectors(size),
         inverse_beta.vectors(size),
         y.vectors(size),
-        len as u32,
-        (x.width / size) as u32,
-        (x.stride / size) as u32,
+        len,
+        x.width / size,
+        x.stride / size,
         elems,
     );
     y
@@ -113,16 +113,14 @@ fn snake_kernel<X: Float, P: Float, N: Size>(
     alpha: &[Vector<P, N>],
     inverse_beta: &[Vector<P, N>],
     y: &mut [Vector<X, N>],
-    len: u32,
-    width: u32,
-    stride: u32,
+    len: usize,
+    width: usize,
+    stride: usize,
     #[define(X, P)] _elems: [ElemType; 2],
 ) {
-    if ABSOLUTE_POS < len as usize {
-        // Divided in 32 bits, which is a fraction of the work of 64.
-        let at = ABSOLUTE_POS as u32;
-        let channel = (at % width) as usize;
-        let value = Vector::<f32, N>::cast_from(x[(at / width * stride) as usize + channel]);
+    if ABSOLUTE_POS < len {
+        let channel = ABSOLUTE_POS % width;
+        let value = Vector::<f32, N>::cast_from(x[ABSOLUTE_POS / width * stride + channel]);
         let angle = value * Vector::cast_from(alpha[channel]);
         let mut waves = Vector::<f32, N>::new(0.0f32);
         #[unroll]
@@ -155,10 +153,10 @@ pub fn add_scaled(client: &Client, y: &Matrix, x: &Matrix, scale: &Buffer) -> Bu
         x.buffer.vectors(size),
         scale.vectors(size),
         sum.vectors(size),
-        len as u32,
-        (y.width / size) as u32,
-        (y.stride / size) as u32,
-        (x.stride / size) as u32,
+        len,
+        y.width / size,
+        y.stride / size,
+        x.stride / size,
         elem,
     );
     sum
@@ -170,17 +168,17 @@ fn add_scaled_kernel<X: Float, N: Size>(
     x: &[Vector<X, N>],
     scale: &[Vector<X, N>],
     sum: &mut [Vector<X, N>],
-    len: u32,
-    width: u32,
-    y_stride: u32,
-    x_stride: u32,
+    len: usize,
+    width: usize,
+    y_stride: usize,
+    x_stride: usize,
     #[define(X)] _elem: ElemType,
 ) {
-    if ABSOLUTE_POS < len as usize {
-        let (row, channel) = (ABSOLUTE_POS as u32 / width, ABSOLUTE_POS as u32 % width);
-        let own = Vector::<f32, N>::cast_from(y[(row * y_stride + channel) as usize]);
-        let other = Vector::<f32, N>::cast_from(x[(row * x_stride + channel) as usize]);
-        let scale = Vector::<f32, N>::cast_from(scale[channel as usize]);
+    if ABSOLUTE_POS < len {
+        let (row, channel) = (ABSOLUTE_POS / width, ABSOLUTE_POS % width);
+        let own = Vector::<f32, N>::cast_from(y[row * y_stride + channel]);
+        let other = Vector::<f32, N>::cast_from(x[row * x_stride + channel]);
+        let scale = Vector::<f32, N>::cast_from(scale[channel]);
         sum[ABSOLUTE_POS] = Vector::cast_from(own + other * scale);
     }
 }
@@ -214,10 +212,10 @@ pub fn depthwise_conv1d(
         weight.vectors(size),
         bias.vectors(size),
         y.vectors(size),
-        len as u32,
-        (x.width / size) as u32,
-        (x.stride / size) as u32,
-        taps as u32,
+        len,
+        x.width / size,
+        x.stride / size,
+        taps,
         elem,
     );
     y
@@ -229,18 +227,18 @@ fn depthwise_kernel<X: Float, N: Size>(
     weight: &[Vector<X, N>],
     bias: &[Vector<X, N>],
     y: &mut [Vector<X, N>],
-    len: u32,
-    width: u32,
-    stride: u32,
-    taps: u32,
+    len: usize,
+    width: usize,
+    stride: usize,
+    taps: usize,
     #[define(X)] _elem: ElemType,
 ) {
-    if ABSOLUTE_POS < len as usize {
-        let (row, channel) = (ABSOLUTE_POS as u32 / width, ABSOLUTE_POS as u32 % width);
-        let mut sum = Vector::<f32, N>::cast_from(bias[channel as usize]);
+    if ABSOLUTE_POS < len {
+        let (row, channel) = (ABSOLUTE_POS / width, ABSOLUTE_POS % width);
+        let mut sum = Vector::<f32, N>::cast_from(bias[channel]);
         for tap in 0..taps {
-            let value = x[((row + tap) * stride + channel) as usize];
-            let weight = weight[(tap * width + channel) as usize];
+            let value = x[(row + tap) * stride + channel];
+            let weight = weight[tap * width + channel];
             sum += Vector::<f32, N>::cast_from(value) * Vector::cast_from(weight);
         }
         y[ABSOLUTE_POS] = Vector::cast_from(sum);
