@@ -9,7 +9,7 @@ use cubecl::prelude::*;
 
 use super::{LEN, arrive, pack_bf16, warm};
 use crate::Buffer;
-use crate::few::write::plane_total;
+use crate::few::single::plane_total;
 use crate::matrix_units::{high, low};
 use crate::packed::tiles::Activations;
 use crate::packed::tiles::decode::mma;

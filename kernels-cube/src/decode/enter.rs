@@ -4,7 +4,7 @@ use cubecl::prelude::*;
 
 use super::{Attend, Control, LEN, POSITION, TOKEN};
 use crate::Buffer;
-use crate::few::write::plane_total;
+use crate::few::single::plane_total;
 use crate::few::{Row, Rows};
 
 /// Units of a cube.

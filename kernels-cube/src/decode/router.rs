@@ -4,7 +4,7 @@ use cubecl::prelude::*;
 
 use super::{arrive, warm};
 use crate::Buffer;
-use crate::few::write::plane_total;
+use crate::few::single::plane_total;
 use crate::few::{Row, Rows};
 use crate::linear::across;
 

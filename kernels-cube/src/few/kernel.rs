@@ -2,12 +2,11 @@
 
 use cubecl::prelude::*;
 
-use super::weights::{load, multiply, row_of, tile_of};
+use super::single::{Factors, load_residual, plane_total, tile, write_gated, write_residual};
+use super::weights::{load, load_now, load_values, multiply, row_of, stay, tile_of};
 use super::work::{Mode, ROWS, Work};
-use super::write::{
-    Factors, load_now, load_residual, plane_total, share, write, write_gated, write_residual,
-};
-use super::{Row, Weights};
+use super::write::share_gains;
+use super::{Row, Weights, single, write};
 use crate::Buffer;
 
 type N4 = Const<4>;
@@ -61,7 +60,11 @@ impl Launch<'_> {
                     self.jobs as u32,
                     1,
                 ),
-                CubeDim::new_2d(32, work.planes as u32),
+                CubeDim::new_3d(
+                    32,
+                    work.of_expert as u32,
+                    (work.planes / work.of_expert) as u32,
+                ),
                 codes.vectors(if work.form.is_tiles() { 4 } else { 8 }),
                 scales.arg(),
                 gains.arg(),
@@ -146,12 +149,11 @@ fn few_kernel<Y: Float>(
     #[define(Y)] _elem: ElemType,
 ) {
     let pairs = pairs as usize;
-    let plane = UNIT_POS_Y as usize;
-    let first = plane * work.each;
+    let plane = plane_of(work);
     let job = CUBE_POS_Y as usize;
     let mut matrix = 0usize;
     let mut row = 0usize;
-    let mut pair = first;
+    let pair = UNIT_POS_Y as usize * work.each;
     let mut choice = 0usize;
     let mut columns = columns as usize;
     if comptime!(work.blocks) {
@@ -163,9 +165,8 @@ fn few_kernel<Y: Float>(
         );
     }
     if comptime!(work.mode == Mode::Down) {
-        choice = job * slots as usize + first / pairs;
+        choice = job * slots as usize + UNIT_POS_Z as usize;
         row = choice * work.halves();
-        pair = first % pairs;
     }
     if comptime!(work.listed && work.mode == Mode::GateUp) {
         matrix = ids[job] as usize;
@@ -184,31 +185,39 @@ fn few_kernel<Y: Float>(
         columns,
         x_stride: x_stride as usize,
     };
-    // What the sums are multiplied with at the end is on its way before they are formed.
-    let mut factors = Factors {
-        gain: Shared::<[f32]>::new_slice(comptime!(work.gains())),
-        weight: Shared::<[f32]>::new_slice(work.planes),
-        norm: Shared::<[f32]>::new_slice(1usize),
-    };
-    let mut gain = Array::<f32>::new(work.tiles);
-    if comptime!(work.form.is_tiles()) {
-        load_gains(&mut gain, gains, &place, work);
-    }
-    let mut share_of = 0.0f32;
-    if comptime!(work.mode == Mode::Down) {
-        share_of = load_now(shares, choice);
-    }
-    let mut residual = Array::<f32>::new(2usize);
-    if comptime!(work.residual) {
-        load_residual(&mut residual, h, norm, &place);
-    }
     let mut words =
         Array::<Vector<u32, N4>>::new(comptime!(work.each * work.tiles * work.form.vectors()));
     let mut scale = Array::<u32>::new(comptime!(work.each * work.tiles));
     load(&mut words, &mut scale, codes, scales, &place, work);
+    let mut early = Array::<Vector<u32, N4>>::new(comptime!(if work.early {
+        work.each * work.values()
+    } else {
+        1
+    }));
+    if comptime!(work.early) {
+        #[unroll]
+        for i in 0..work.each {
+            load_values(&mut early, x, &place, i, comptime!(i * work.values()), work);
+        }
+    }
+    // What the sums are multiplied with at the end is on its way before they are formed.
+    let mut gain = Array::<f32>::new(comptime!(2 * work.tiles));
+    load_gains(&mut gain, gains, &place, work);
+    let mut weight = 0.0f32;
+    if comptime!(work.mode == Mode::Down) {
+        weight = load_now(shares, choice);
+    }
+    let mut residual = Array::<f32>::new(2usize);
+    if comptime!(work.residual) {
+        load_residual(&mut residual, h, norm, &place, work);
+    }
+    if comptime!(work.stays) {
+        stay(rows);
+    }
     if comptime!(work.warms) {
         warm_matrix(next, matrix, next_lines as usize);
     }
+    let mut factor = 1.0f32;
     if comptime!(work.is_normed()) && plane == 0 {
         let mut sum = 0.0f32;
         #[unroll]
@@ -219,7 +228,7 @@ fn few_kernel<Y: Float>(
             sum += select(at <= last, square, 0.0f32);
         }
         let mean = plane_total(sum, 32usize) * inverse_width;
-        factors.norm[0] = (mean + eps).inverse_sqrt();
+        factor = (mean + eps).inverse_sqrt();
     }
     let mut sums = Array::<Vector<f32, N4>>::new(comptime!(work.tiles * work.groups));
     #[unroll]
@@ -229,74 +238,108 @@ fn few_kernel<Y: Float>(
     #[unroll]
     for i in 0..work.each {
         if comptime!(!work.ragged) || pair + i < pairs {
-            multiply(&mut sums, &words, &scale, x, &place, i, work);
+            multiply(&mut sums, &words, &scale, &early, x, &place, i, work);
         }
     }
-    let mut parts = Shared::<[f32]>::new_slice(comptime!(work.planes * work.parts()));
-    share(&mut parts, &sums, work);
-    if comptime!(work.form.is_tiles()) {
-        share_gains(&mut factors.gain, &gain, work);
-    }
-    if comptime!(work.mode == Mode::Down) && UNIT_POS_X == 31 {
-        factors.weight[plane] = share_of;
-    }
-    sync_cube();
-    if comptime!(work.residual) {
-        write_residual::<Y>(
-            &parts,
-            &factors,
-            h,
-            y,
-            squares,
-            &residual,
-            &place,
-            stride as usize,
-            work,
-        );
-    } else if comptime!(work.mode == Mode::GateUp) {
-        write_gated::<Y>(&parts, &factors, y, &place, stride as usize, work);
+    let mut parts = Shared::<[f32]>::new_slice(comptime!(work.all_parts()));
+    if comptime!(work.single) {
+        if comptime!(work.mode == Mode::Down) {
+            #[unroll]
+            for i in 0..comptime!(2 * work.tiles) {
+                gain[i] = if comptime!(work.form.is_tiles()) {
+                    gain[i] * weight
+                } else {
+                    weight
+                };
+            }
+        }
+        single::share(&mut parts, &sums, &gain, work);
+        sync_cube();
+        if plane == 0 {
+            let factors = Factors { gain, norm: factor };
+            if comptime!(work.residual) {
+                let stride = stride as usize;
+                write_residual::<Y>(
+                    &parts, &factors, h, y, squares, &residual, &place, stride, work,
+                );
+            } else if comptime!(work.mode == Mode::GateUp) {
+                write_gated::<Y>(&parts, &factors, y, &place, stride as usize, work);
+            } else {
+                single::write::<Y>(&parts, &factors, y, &place, work);
+            }
+        }
     } else {
-        write::<Y>(&parts, &factors, y, &place, work);
+        write::share(&mut parts, &sums, work);
+        let mut shared = Shared::<[f32]>::new_slice(comptime!(work.tiles * ROWS));
+        if comptime!(work.form.is_tiles()) {
+            share_gains(&mut shared, &gain, work);
+        }
+        sync_cube();
+        write::write::<Y>(&parts, &shared, y, &place, work);
     }
 }
 
-/// Loads the gains of the rows of this cube, and of this plane's expert if they are chosen.
+/// The number of this plane.
+#[cube]
+pub(super) fn plane_of(#[comptime] work: Work) -> usize {
+    if comptime!(work.of_expert < work.planes) {
+        UNIT_POS_Z as usize * work.of_expert + UNIT_POS_Y as usize
+    } else {
+        UNIT_POS_Y as usize
+    }
+}
+
+/// Loads the gains of what this lane multiplies: of the rows that it writes, if it does, or where planes have experts of
+/// their own, of those that it sums.
 #[cube]
 fn load_gains(gain: &mut Array<f32>, gains: &[f32], place: &Place, #[comptime] work: Work) {
-    let slot = UNIT_POS_X as usize % ROWS;
-    if comptime!(work.mode == Mode::Down) || UNIT_POS_Y == 0 {
-        let half = comptime!(ROWS / 2);
+    let lane = UNIT_POS_X as usize;
+    if comptime!(!work.form.is_tiles()) {
+        // Rows have none.
+    } else if comptime!(work.mode == Mode::Down) {
         #[unroll]
-        for i in 0..work.tiles {
-            let row = row_of(
-                tile_of(i, place, work),
-                slot % half,
-                slot / half,
+        for i in 0..comptime!(2 * work.tiles) {
+            let tile = tile_of(comptime!(i / 2).runtime(), place, work);
+            gain[i] = load_gain(
+                gains,
+                tile,
+                lane / 4usize,
+                comptime!(i % 2).runtime(),
                 place,
                 work,
             );
-            let row = select(row < place.rows, row, place.rows - 1usize);
-            gain[i] = load_now(gains, place.matrix * place.rows + row);
+        }
+    } else if plane_of(work) == 0 {
+        let half = comptime!(ROWS / 2);
+        let slot = lane % ROWS;
+        #[unroll]
+        for i in 0..comptime!(if work.single {
+            work.rounds()
+        } else {
+            work.tiles
+        }) {
+            let mut number = i.runtime();
+            if comptime!(work.single) {
+                number = tile(i, work);
+            }
+            let tile = tile_of(number, place, work);
+            gain[i] = load_gain(gains, tile, slot % half, slot / half, place, work);
         }
     }
 }
 
-/// Puts them where all see them.
 #[cube]
-fn share_gains(room: &mut Shared<[f32]>, gain: &Array<f32>, #[comptime] work: Work) {
-    let lane = UNIT_POS_X as usize;
-    let plane = UNIT_POS_Y as usize;
-    let own = comptime!(work.mode == Mode::Down);
-    if (own || plane == 0) && lane < ROWS {
-        #[unroll]
-        for i in 0..work.tiles {
-            let mut to = i * ROWS + lane;
-            if own {
-                to += plane * comptime!(work.tiles * ROWS);
-            }
-            room[to] = gain[i];
-        }
-    }
+fn load_gain(
+    gains: &[f32],
+    tile: usize,
+    slot: usize,
+    half: usize,
+    place: &Place,
+    #[comptime] work: Work,
+) -> f32 {
+    let row = row_of(tile, slot, half, place, work);
+    let row = select(row < place.rows, row, place.rows - 1usize);
+    load_now(gains, place.matrix * place.rows + row)
 }
 
 /// Asks for one of several matrices to be brought into the cache, by all cubes of a job together.

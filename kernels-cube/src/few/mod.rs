@@ -12,9 +12,10 @@
 //! square, and the sum with the residual row.
 
 mod kernel;
+pub(crate) mod single;
 mod weights;
 mod work;
-pub(crate) mod write;
+mod write;
 
 use cubecl::prelude::*;
 

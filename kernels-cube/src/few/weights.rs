@@ -133,7 +133,8 @@ impl Weights {
     }
 }
 
-/// Loads all weights of the plane, what is multiplied first last: no load then waits for a product.
+/// Loads all weights of the plane; where the compiler may put the loads where it likes, what is multiplied first last, so
+/// that no load waits for a product.
 #[cube]
 pub(super) fn load(
     words: &mut Array<Vector<u32, N4>>,
@@ -145,21 +146,39 @@ pub(super) fn load(
 ) {
     #[unroll]
     for n in 0..work.each {
-        let step = comptime!(work.each - 1 - n);
-        let mut pair = place.pair + step;
-        if comptime!(work.ragged) {
-            pair = select(pair < place.pairs, pair, place.pairs - 1usize);
-        }
+        let step = comptime!(work.nth(n, work.each));
         #[unroll]
         for n in 0..work.tiles {
-            let i = comptime!(work.tiles - 1 - n);
+            let i = comptime!(work.nth(n, work.tiles));
             let to = comptime!(step * work.tiles + i);
             if comptime!(work.form.is_tiles()) {
-                load_tile(words, scale, codes, scales, place, pair, to, i, work);
+                load_tile(words, scale, codes, scales, place, step, i, work);
             } else {
-                load_rows(words, codes, place, pair, to, i, work);
+                load_rows(words, codes, place, pair_of(place, step, work), to, i, work);
             }
         }
+    }
+}
+
+/// The pair of a step, the last one where there is none.
+#[cube]
+fn pair_of(place: &Place, #[comptime] step: usize, #[comptime] work: Work) -> usize {
+    let pair = place.pair + step;
+    if comptime!(work.ragged) {
+        select(pair < place.pairs, pair, place.pairs - 1usize)
+    } else {
+        pair
+    }
+}
+
+/// The pair from which a step's loads count, and how many pairs they are ahead of it: where none is missing, all count from
+/// the first, so that one address serves them all.
+#[cube]
+fn base_of(place: &Place, #[comptime] step: usize, #[comptime] work: Work) -> usize {
+    if comptime!(work.ragged) {
+        pair_of(place, step, work)
+    } else {
+        place.pair
     }
 }
 
@@ -170,22 +189,61 @@ fn load_tile(
     codes: &[Vector<u32, N4>],
     scales: &[u32],
     place: &Place,
-    pair: usize,
-    #[comptime] to: usize,
+    #[comptime] step: usize,
     #[comptime] i: usize,
     #[comptime] work: Work,
 ) {
     let lane = UNIT_POS_X as usize;
     let chunks = comptime!(work.form.vectors());
-    let at = (place.matrix * place.tiles + tile_of(i, place, work)) * place.pairs + pair;
-    // A slice, so that what is constant of an index becomes a part of the instruction.
+    let ahead = comptime!(work.ahead(step));
+    let to = comptime!(step * work.tiles + i);
+    let tile = place.matrix * place.tiles + tile_of(i.runtime(), place, work);
+    let at = tile * place.pairs + base_of(place, step, work);
     let own = &codes[at * comptime!(chunks * 32) + lane..];
     #[unroll]
     for n in 0..chunks {
-        let c = comptime!(chunks - 1 - n);
-        words[comptime!(to * chunks + c)] = own[comptime!(c * 32)];
+        let c = comptime!(work.nth(n, chunks));
+        let offset = comptime!((ahead * chunks + c) * 32);
+        words[comptime!(to * chunks + c)] = load_vector(own, offset, work);
     }
-    scale[to] = scales[at * 32usize + lane];
+    scale[to] = load_word(&scales[at * 32usize + lane..], comptime!(ahead * 32), work);
+}
+
+/// A load that is not made twice, and together with [`stay`] stays before it: compilers put loads beside their uses to save
+/// registers, so that each would wait for the one before. What is constant of the index is a part of the instruction.
+#[cube]
+fn load_vector(
+    from: &[Vector<u32, N4>],
+    #[comptime] at: usize,
+    #[comptime] work: Work,
+) -> Vector<u32, N4> {
+    if comptime!(work.stays) {
+        let address = from.as_ptr();
+        let value: Vector<u32, N4>;
+        gpu_asm!(
+            "ld.global.nc.v4.u32 {v}, [{a}+{o}];",
+            v = out(_) value, a = in(_) address, o = const at * 16, options(nomem),
+        );
+        value
+    } else {
+        from[at]
+    }
+}
+
+/// The same for a word.
+#[cube]
+fn load_word(from: &[u32], #[comptime] at: usize, #[comptime] work: Work) -> u32 {
+    if comptime!(work.stays) {
+        let address = from.as_ptr();
+        let value: u32;
+        gpu_asm!(
+            "ld.global.nc.u32 {v}, [{a}+{o}];",
+            v = out(_) value, a = in(_) address, o = const at * 4, options(nomem),
+        );
+        value
+    } else {
+        from[at]
+    }
 }
 
 #[cube]
@@ -202,7 +260,13 @@ fn load_rows(
     let count = comptime!(work.form.vectors());
     #[unroll]
     for half in 0..2usize {
-        let row = row_of(tile_of(i, place, work), lane / 4usize, half, place, work);
+        let row = row_of(
+            tile_of(i.runtime(), place, work),
+            lane / 4usize,
+            half,
+            place,
+            work,
+        );
         let row = place.matrix * place.rows + select(row < place.rows, row, place.rows - 1usize);
         let own = &values[row * place.width..];
         let first = pair * 16usize + lane % 4usize;
@@ -221,7 +285,7 @@ fn load_rows(
 
 /// Tile number `i` of this cube, the last one where there are no more.
 #[cube]
-pub(super) fn tile_of(#[comptime] i: usize, place: &Place, #[comptime] work: Work) -> usize {
+pub(super) fn tile_of(i: usize, place: &Place, #[comptime] work: Work) -> usize {
     let wanted = CUBE_POS_X as usize * work.tiles + i;
     let last = place.tiles - 1usize;
     select(wanted < last, wanted, last)
@@ -245,20 +309,43 @@ pub(super) fn row_of(
     }
 }
 
-/// Adds the products of the plane's pair number `step`.
+/// The same for a factor.
+#[cube]
+pub(super) fn load_now(from: &[f32], at: usize) -> f32 {
+    let address = from[at..].as_ptr();
+    let value: f32;
+    gpu_asm!("ld.global.f32 {v}, [{a}];", v = out(_) value, a = in(_) address, options(nomem));
+    value
+}
+
+/// What no load of the kinds above sinks below: a way out that is not taken, since no matrix has so many rows.
+#[cube]
+pub(super) fn stay(rows: u32) {
+    gpu_asm!("{{ .reg .pred p; setp.eq.u32 p, {r}, 4294967295; @p trap; }}", r = in(_) rows, options(nomem));
+}
+
+/// Adds the products of the plane's pair number `step`, whose activations were loaded early if there is room for them.
 #[cube]
 pub(super) fn multiply(
     sums: &mut Array<Vector<f32, N4>>,
     words: &Array<Vector<u32, N4>>,
     scale: &Array<u32>,
+    early: &Array<Vector<u32, N4>>,
     x: &[Vector<u32, N4>],
     place: &Place,
     #[comptime] step: usize,
     #[comptime] work: Work,
 ) {
-    let pair = place.pair + step;
-    let mut values = Array::<Vector<u32, N4>>::new(comptime!(work.groups * work.form.pair() / 32));
-    load_values(&mut values, x, place, pair, work);
+    let count = comptime!(work.values());
+    let mut values = Array::<Vector<u32, N4>>::new(count);
+    if comptime!(work.early) {
+        #[unroll]
+        for n in 0..count {
+            values[n] = early[comptime!(step * count + n)];
+        }
+    } else {
+        load_values(&mut values, x, place, step, 0usize, work);
+    }
     #[unroll]
     for i in 0..work.tiles {
         let from = comptime!(step * work.tiles + i);
@@ -350,15 +437,18 @@ fn multiply_rows(
 /// The activations of a pair, of each group's column `lane / 4`: for tiles the lane's own blocks, for rows the columns that
 /// it has of them.
 #[cube]
-fn load_values(
+pub(super) fn load_values(
     values: &mut Array<Vector<u32, N4>>,
     x: &[Vector<u32, N4>],
     place: &Place,
-    pair: usize,
+    #[comptime] step: usize,
+    #[comptime] to: usize,
     #[comptime] work: Work,
 ) {
     let lane = UNIT_POS_X as usize;
     let count = comptime!(work.form.pair() / 32);
+    let ahead = comptime!(work.ahead(step) * work.form.pair() / 8);
+    let pair = base_of(place, step, work);
     #[unroll]
     for group in 0..work.groups {
         let wanted = group * COLUMNS + lane / 4usize;
@@ -373,13 +463,18 @@ fn load_values(
                 let (c, half) = comptime!((n / 2, n % 2));
                 let spans = comptime!(count / 4);
                 let start = comptime!(c / spans * 4 * block + c % spans * 16);
-                values[comptime!(group * count + n)] = own[comptime!(start / 8 + half)];
+                let at = comptime!(ahead + start / 8 + half);
+                if comptime!(work.early) {
+                    values[comptime!(to + group * count + n)] = load_vector(own, at, work);
+                } else {
+                    values[comptime!(to + group * count + n)] = own[at];
+                }
             }
         } else {
             let own = &x[row + lane % 4usize..];
             #[unroll]
             for c in 0..count {
-                values[comptime!(group * count + c)] = own[comptime!(c * 4)];
+                values[comptime!(to + group * count + c)] = own[comptime!(ahead + c * 4)];
             }
         }
     }

@@ -11,6 +11,10 @@ const TALL: usize = 2048;
 pub(super) const COLUMNS: usize = 8;
 /// Rows of a tile.
 pub(super) const ROWS: usize = 16;
+/// Vectors of weights that a plane has room for.
+const ROOM: usize = 8;
+/// Pairs whose activations a plane has room for.
+const EARLY: usize = 3;
 /// Columns of a pair of dense rows.
 const DENSE: usize = 128;
 
@@ -79,7 +83,11 @@ pub(super) struct Work {
     pub(super) groups: usize,
     /// Whether two columns are one row of activations.
     pub(super) split: bool,
+    /// Whether there is but one row of activations.
+    pub(super) single: bool,
     pub(super) planes: usize,
+    /// Planes of one expert.
+    pub(super) of_expert: usize,
     /// Pairs that a plane sums; of those of all chosen experts together, if they are chosen.
     pub(super) each: usize,
     /// Whether the last plane has less.
@@ -94,6 +102,10 @@ pub(super) struct Work {
     pub(super) warms: bool,
     /// Whether there are more columns than a cube takes.
     pub(super) blocks: bool,
+    /// Whether a plane has room for all its weights, and loads them before it multiplies any.
+    pub(super) stays: bool,
+    /// Whether it loads its activations with them.
+    pub(super) early: bool,
 }
 
 impl Work {
@@ -110,6 +122,7 @@ impl Work {
         let (tiles, wanted) = match mode {
             Mode::Dense if weights.tiles(mode) >= TALL && form.is_tiles() => (2, 2),
             Mode::Dense if weights.tiles(mode) >= TALL => (1, 4),
+            Mode::GateUp if form.is_tiles() && jobs == 1 => (1, 2),
             Mode::GateUp if form.is_tiles() => (2, 2),
             Mode::Down if jobs > 2 && form.is_tiles() => (4, 4),
             Mode::Dense | Mode::GateUp | Mode::Down => (1, 1),
@@ -119,13 +132,19 @@ impl Work {
         // The pairs of a plane are of one expert.
         let each = (wanted..=pairs).find(|each| slots == 1 || pairs.is_multiple_of(*each));
         let each = each.unwrap_or(pairs);
+        // One row of activations through many experts, and a vocabulary: a cube on its own has too little to do to hide what
+        // its loads wait for. Elsewhere the compiler's order was faster.
+        let once = mode != Mode::Dense && jobs == 1;
+        let patient = once || weights.tiles(mode) >= TALL;
         Self {
             mode,
             form,
             tiles,
             groups: columns.div_ceil(COLUMNS),
             split,
+            single: columns == if split { 2 } else { 1 },
             planes: all.div_ceil(each),
+            of_expert: all.div_ceil(each) / slots,
             each,
             ragged: !all.is_multiple_of(each),
             squares: None,
@@ -133,6 +152,8 @@ impl Work {
             listed: false,
             warms: false,
             blocks: false,
+            stays: form.is_tiles() && each * tiles * form.vectors() <= ROOM && patient,
+            early: form.is_tiles() && tiles == 1 && each <= EARLY && once,
         }
     }
 
@@ -150,6 +171,8 @@ impl Work {
     /// The input is a row that is yet to be divided by its root mean square.
     pub(super) const fn normed(mut self, row: &Row) -> Self {
         self.squares = Some(row.width.div_ceil(ROWS).div_ceil(32));
+        // There is time for them while the squares are added.
+        self.early = self.early || self.form.is_tiles() && self.tiles == 1 && self.each <= EARLY;
         self
     }
 
@@ -172,20 +195,41 @@ impl Work {
         self
     }
 
+    /// Which of `count` loads is the `n`-th.
+    pub(super) const fn nth(&self, n: usize, count: usize) -> usize {
+        if self.stays { n } else { count - 1 - n }
+    }
+
+    /// How many pairs a step's loads are ahead of the one from which they count.
+    pub(super) const fn ahead(&self, step: usize) -> usize {
+        if self.ragged { 0 } else { step }
+    }
+
+    /// Vectors of activations of a pair.
+    pub(super) const fn values(&self) -> usize {
+        self.groups * self.form.pair() / 32
+    }
+
     pub(super) const fn halves(&self) -> usize {
         if self.split { 2 } else { 1 }
     }
 
     /// Numbers that a plane adds to the sums of the cube.
     pub(super) const fn parts(&self) -> usize {
-        self.tiles * self.groups * COLUMNS * ROWS
+        if self.single {
+            self.tiles * ROWS
+        } else {
+            self.tiles * self.groups * COLUMNS * ROWS
+        }
     }
 
-    /// Rows whose gains differ: those of the cube, and if its planes have different experts, of each plane.
-    pub(super) const fn gains(&self) -> usize {
-        match self.mode {
-            Mode::Down => self.planes * self.tiles * ROWS,
-            Mode::Dense | Mode::GateUp => self.tiles * ROWS,
-        }
+    /// Numbers that all planes add; of one row, what both halves of a plane's lanes read.
+    pub(super) const fn all_parts(&self) -> usize {
+        (self.planes * self.parts()).next_multiple_of(2 * ROWS)
+    }
+
+    /// How often the first plane adds, two tiles at a time.
+    pub(super) const fn rounds(&self) -> usize {
+        self.tiles.div_ceil(2)
     }
 }
