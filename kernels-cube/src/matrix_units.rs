@@ -129,6 +129,79 @@ pub(crate) fn copy_vector(
     }
 }
 
+/// A vector in shared memory. Those at constant distances from it need no address of their own.
+#[derive(CubeType)]
+pub(crate) struct Spot {
+    /// Natively an address, else the number of the vector; in an array, since what an instruction gives would be passed to
+    /// another as its address.
+    at: Array<u32>,
+}
+
+/// Vector number `at`.
+#[cube]
+pub(crate) fn spot(
+    stage: &Shared<[Vector<u32, N4>]>,
+    at: usize,
+    #[comptime] instructions: Instructions,
+) -> Spot {
+    let mut found = Array::<u32>::new(1usize);
+    if comptime!(instructions.are_plain()) {
+        found[0] = at as u32;
+    } else {
+        let generic = stage[at..].as_ptr();
+        let address: u32;
+        gpu_asm!(
+            "{{ .reg .u64 shared; cvta.to.shared.u64 shared, {a}; cvt.u32.u64 {d}, shared; }}",
+            d = out(_) address, a = in(_) generic, options(pure, nomem),
+        );
+        found[0] = address;
+    }
+    Spot { at: found }
+}
+
+/// Starts a copy of a vector to the one so many behind a spot; see [`commit`].
+#[cube]
+pub(crate) fn copy_behind(
+    x: &[Vector<u32, N4>],
+    from: usize,
+    stage: &mut Shared<[Vector<u32, N4>]>,
+    spot: &Spot,
+    #[comptime] behind: usize,
+    #[comptime] instructions: Instructions,
+) {
+    if comptime!(instructions.are_plain()) {
+        stage[spot.at[0] as usize + behind] = x[from];
+    } else {
+        let from = x[from..].as_ptr();
+        let address = spot.at[0];
+        gpu_asm!(
+            "cp.async.cg.shared.global [{a}+{o}], [{x}], 16;",
+            a = in(_) address, o = const behind * 16, x = in(_) from,
+        );
+    }
+}
+
+/// The vector so many behind a spot.
+#[cube]
+pub(crate) fn read_behind(
+    stage: &Shared<[Vector<u32, N4>]>,
+    spot: &Spot,
+    #[comptime] behind: usize,
+    #[comptime] instructions: Instructions,
+) -> Vector<u32, N4> {
+    if comptime!(instructions.are_plain()) {
+        stage[spot.at[0] as usize + behind]
+    } else {
+        let address = spot.at[0];
+        let vector: Vector<u32, N4>;
+        gpu_asm!(
+            "ld.shared.v4.u32 {v}, [{a}+{o}];",
+            v = out(_) vector, a = in(_) address, o = const behind * 16, options(nomem),
+        );
+        vector
+    }
+}
+
 /// Ends a group of copies.
 #[cube]
 pub(crate) fn commit(#[comptime] instructions: Instructions) {

@@ -7,7 +7,7 @@ use super::kernel::Place;
 use super::stage::{STAGES, Stage, copy};
 use super::work::{GROUP, VECTORS, Work};
 use super::write::row_of;
-use crate::matrix_units::{Exchange, commit, mma, wait};
+use crate::matrix_units::{Exchange, commit, mma, read_behind, spot, wait};
 
 type N4 = Const<4>;
 
@@ -94,6 +94,7 @@ fn multiply(
     let swizzle = column % 2usize * comptime!(work.swizzle());
     let vector = (lane % 4usize + comptime!(half * VECTORS / 2)) ^ swizzle;
     let read = chunk % STAGES * blocking.vectors() + column * VECTORS + vector;
+    let read = spot(&stage.vectors, read, work.instructions);
     let mut a = Array::<u32>::new(comptime!(blocking.tiles * 8));
     #[unroll]
     for i in 0..blocking.tiles {
@@ -110,7 +111,8 @@ fn multiply(
     }
     #[unroll]
     for group in 0..blocking.groups {
-        let v = stage.vectors[read + comptime!(group * GROUP * VECTORS)];
+        let ahead = comptime!(group * GROUP * VECTORS);
+        let v = read_behind(&stage.vectors, &read, ahead, work.instructions);
         #[unroll]
         for step in 0..2usize {
             #[unroll]

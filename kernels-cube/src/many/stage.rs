@@ -4,7 +4,7 @@ use cubecl::prelude::*;
 
 use super::kernel::Place;
 use super::work::{Mode, VECTORS, Work};
-use crate::matrix_units::{copy_vector, unit};
+use crate::matrix_units::{copy_behind, spot, unit};
 use crate::packed::tiles::BLOCKS;
 
 type N4 = Const<4>;
@@ -16,7 +16,8 @@ pub(super) const STAGES: usize = 4;
 #[derive(CubeType)]
 pub(super) struct Stage {
     pub(super) vectors: Shared<[Vector<u32, N4>]>,
-    /// Where each unit's copies of a chunk come from, in vectors of `x`: here, since registers are what the kernel lacks.
+    /// Where the listed rows come from, in vectors of `x`, for each unit's copies of a chunk: here, since registers are what
+    /// the kernel lacks.
     sources: Shared<[u32]>,
     /// Where the listed rows go, and their factors: what waits for them is all that is left at the end.
     pub(super) targets: Shared<[u32]>,
@@ -31,13 +32,13 @@ pub(super) fn stage(#[comptime] work: Work) -> Stage {
             comptime!(STAGES * blocking.vectors()),
             16usize,
         ),
-        sources: Shared::<[u32]>::new_slice(comptime!(blocking.copies() * blocking.units())),
+        sources: Shared::<[u32]>::new_slice(work.sources()),
         targets: Shared::<[u32]>::new_slice(work.targets()),
         factors: Shared::<[f32]>::new_slice(work.targets()),
     }
 }
 
-/// Finds out where this unit's copies come from.
+/// Finds out where this unit's copies of listed rows come from.
 #[cube]
 pub(super) fn find_sources(
     stage: &mut Stage,
@@ -47,23 +48,37 @@ pub(super) fn find_sources(
 ) {
     let unit = unit();
     let halves = work.halves();
-    #[unroll]
-    for i in 0..comptime!(work.blocking.copies()) {
-        let at = i * work.blocking.units() + unit;
-        let wanted = place.first + at / VECTORS;
-        let column = select(wanted < place.end, wanted, place.end - 1usize);
-        let mut row = column;
-        if comptime!(work.mode == Mode::GateUp) {
-            row = order[column / halves] as usize / place.slots * halves + column % halves;
+    if comptime!(work.mode == Mode::GateUp) {
+        #[unroll]
+        for i in 0..comptime!(work.blocking.copies()) {
+            let at = i * work.blocking.units() + unit;
+            let wanted = place.first + at / VECTORS;
+            let column = select(wanted < place.end, wanted, place.end - 1usize);
+            let row = order[column / halves] as usize / place.slots * halves + column % halves;
+            stage.sources[at] = (row * place.depth) as u32;
         }
-        let mut from = row * place.depth;
-        if comptime!(work.form.is_tiles()) {
-            // Vector `v` of a chunk has columns `v % 2 * 8 .. + 8` of its part of block `v / 2`.
-            let block = comptime!(work.form.scaled().block / 8);
-            from += unit % VECTORS / 2usize * block + unit % 2usize;
-        }
-        stage.sources[at] = from as u32;
     }
+}
+
+/// Where the rows of this unit's copies come from, in vectors of `x`: listed ones as [`find_sources`] found, others follow
+/// one another.
+#[cube]
+fn sources(stage: &mut Stage, place: &Place, #[comptime] work: Work) -> Array<usize> {
+    let units = work.blocking.units();
+    let copies = comptime!(work.blocking.copies());
+    let mut from = Array::<usize>::new(copies);
+    let first = (place.first + unit() / VECTORS) * place.depth;
+    let last = (place.end - 1usize) * place.depth;
+    #[unroll]
+    for i in 0..copies {
+        if comptime!(work.mode == Mode::GateUp) {
+            from[i] = stage.sources[i * units + unit()] as usize;
+        } else {
+            let wanted = first + comptime!(i * units / VECTORS) * place.depth;
+            from[i] = select(wanted < last, wanted, last);
+        }
+    }
+    from
 }
 
 /// Finds out where the listed rows go.
@@ -102,29 +117,35 @@ pub(super) fn copy(
     let at = chunk * VECTORS + unit % VECTORS;
     let mut inside = at;
     if comptime!(work.form.is_tiles()) {
-        inside = tile_start(chunk, work);
+        // Vector `v` of a chunk has columns `v % 2 * 8 .. + 8` of its part of block `v / 2`.
+        let block = comptime!(work.form.scaled().block / 8);
+        inside = tile_start(chunk, work) + unit % VECTORS / 2usize * block + unit % 2usize;
     }
     if comptime!(work.form.has_taps()) {
         inside = at / place.depth * place.reach + at % place.depth;
     }
     let behind = at >= place.width;
+    let sources = sources(stage, place, work);
+    // A unit's columns are all even or all odd.
+    let column = unit / VECTORS;
+    let swizzle = column % 2usize * comptime!(work.swizzle());
+    let first =
+        chunk % STAGES * blocking.vectors() + column * VECTORS + ((unit % VECTORS) ^ swizzle);
+    let spot = spot(&stage.vectors, first, work.instructions);
     #[unroll]
     for i in 0..comptime!(blocking.copies()) {
-        let at = i * blocking.units() + unit;
-        if comptime!(blocking.vectors().is_multiple_of(blocking.units())) || at < blocking.vectors()
+        let ahead = comptime!(i * blocking.units());
+        if comptime!(blocking.vectors().is_multiple_of(blocking.units()))
+            || ahead + unit < blocking.vectors()
         {
-            let column = at / VECTORS;
-            let swizzle = column % 2usize * comptime!(work.swizzle());
-            let to =
-                chunk % STAGES * blocking.vectors() + column * VECTORS + ((at % VECTORS) ^ swizzle);
-            let from = stage.sources[at] as usize + inside;
+            let from = sources[i] + inside;
             if comptime!(work.form.is_tiles()) {
-                copy_vector(x, from, &mut stage.vectors, to, work.instructions);
+                copy_behind(x, from, &mut stage.vectors, &spot, ahead, work.instructions);
             } else if behind {
                 // What weights behind their width meet.
-                stage.vectors[to] = Vector::<u32, N4>::new(0u32);
+                stage.vectors[first + ahead] = Vector::<u32, N4>::new(0u32);
             } else {
-                copy_vector(x, from, &mut stage.vectors, to, work.instructions);
+                copy_behind(x, from, &mut stage.vectors, &spot, ahead, work.instructions);
             }
         }
     }

@@ -5,7 +5,7 @@ use cubecl::prelude::*;
 use super::kernel::Place;
 use super::stage::{STAGES, Stage, copy};
 use super::work::{GROUP, VECTORS, Work};
-use crate::matrix_units::{commit, wait};
+use crate::matrix_units::{commit, read_behind, spot, wait};
 use crate::packed::tiles::decode::{
     mma, mul_bf16x2, scale_bf16, values0, values1, values2, values3,
 };
@@ -138,9 +138,11 @@ fn multiply(
             }
         }
         let read = base + ((lane % 4usize * 2usize + half) ^ (column % 2usize));
+        let read = spot(&stage.vectors, read, work.instructions);
         #[unroll]
         for group in 0..blocking.groups {
-            let v = stage.vectors[read + comptime!(group * GROUP * VECTORS)];
+            let ahead = comptime!(group * GROUP * VECTORS);
+            let v = read_behind(&stage.vectors, &read, ahead, work.instructions);
             #[unroll]
             for b in 0..2usize {
                 #[unroll]

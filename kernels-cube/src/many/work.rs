@@ -140,6 +140,14 @@ impl Work {
         }
     }
 
+    /// Copies of a chunk whose rows are listed.
+    pub(super) const fn sources(&self) -> usize {
+        match self.mode {
+            Mode::GateUp => self.blocking.copies() * self.blocking.units(),
+            Mode::Dense | Mode::Down => 1,
+        }
+    }
+
     /// Which vectors of a column change places in every other column: the lanes of a plane read the same vectors of
     /// neighbouring columns, two a lane from tiles and one a lane from rows, and are to meet different banks.
     pub(super) const fn swizzle(&self) -> usize {
