@@ -15,7 +15,7 @@ pub use attend::{Attend, Attended, Cache, attend};
 pub use choose::Chooser;
 pub use enter::{Embedding, Entry, leave};
 pub use router::{Choice, Router, Routing, router};
-pub use stack::{FeedForward, Layer, Shared, Stack};
+pub use stack::{FeedForward, Layer, Node, Shared, Stack};
 pub use step::Step;
 
 use cubecl::bytes::Bytes;

@@ -75,6 +75,35 @@ impl FeedForward {
     }
 }
 
+/// The launches of a layer, in their order.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Node {
+    /// Queries, keys and values.
+    Qkv,
+    /// Attention.
+    Attend,
+    /// The product behind it.
+    OProj,
+    /// The choice of experts; layers without have none.
+    Router,
+    /// Gates and what they gate.
+    GateUp,
+    /// The product behind them.
+    Down,
+}
+
+impl Node {
+    /// All of them.
+    pub const ALL: [Self; 6] = [
+        Self::Qkv,
+        Self::Attend,
+        Self::OProj,
+        Self::Router,
+        Self::GateUp,
+        Self::Down,
+    ];
+}
+
 /// A stack of layers of one size, for a row at a time.
 #[derive(Clone, Debug)]
 pub struct Stack {
@@ -153,43 +182,94 @@ impl Stack {
 
     /// Takes the row through all layers; it is then ready for products behind the last norm.
     pub fn launch(&self, client: &Client) {
-        for (number, layer) in self.layers.iter().enumerate() {
-            let next = self.layers.get(number + 1);
-            let norm = next.map_or(&self.norm, |next| &next.norms[0]);
-            let later = next.unwrap_or(&self.layers[0]).qkv.memory();
-            self.attention(client, layer);
-            self.feed_forward(client, layer, norm, later);
+        for number in 0..self.layers.len() {
+            for node in Node::ALL {
+                self.launch_in(client, number, node);
+            }
         }
     }
 
-    fn attention(&self, client: &Client, layer: &Layer) {
-        few::normed(client, &layer.qkv, &self.row, &self.qkv);
-        let output = (&self.attended.0, self.attended.1);
-        let attended = Attended {
-            qkv: &self.qkv,
-            norms: layer.qk_norms.each_ref(),
-            control: &self.control.0,
-            cache: &layer.cache,
-            output,
-            next: layer.o_proj.memory(),
-        };
-        attend(client, &self.attend, attended);
-        few::residual(client, &layer.o_proj, output, (&self.row, &layer.norms[1]));
+    /// The same launches of every layer alone, to see what they cost; the row is none afterwards.
+    pub fn launch_node(&self, client: &Client, node: Node) {
+        for number in 0..self.layers.len() {
+            self.launch_in(client, number, node);
+        }
     }
 
-    /// - later: what the launch behind the layer reads
-    fn feed_forward(&self, client: &Client, layer: &Layer, norm: &Buffer, later: &Buffer) {
+    /// How many layers have such launches.
+    #[must_use]
+    pub fn count(&self, node: Node) -> usize {
+        let has = |layer: &&Layer| {
+            node != Node::Router || matches!(layer.feed_forward, FeedForward::Sparse { .. })
+        };
+        self.layers.iter().filter(has).count()
+    }
+
+    fn launch_in(&self, client: &Client, number: usize, node: Node) {
+        let layer = &self.layers[number];
+        let next = self.layers.get(number + 1);
+        let norm = next.map_or(&self.norm, |next| &next.norms[0]);
+        let attended = (&self.attended.0, self.attended.1);
+        match node {
+            Node::Qkv => few::normed(client, &layer.qkv, &self.row, &self.qkv),
+            Node::Attend => {
+                let attended = Attended {
+                    qkv: &self.qkv,
+                    norms: layer.qk_norms.each_ref(),
+                    control: &self.control.0,
+                    cache: &layer.cache,
+                    output: attended,
+                    next: layer.o_proj.memory(),
+                };
+                attend(client, &self.attend, attended);
+            }
+            Node::OProj => {
+                let row = (&self.row, &layer.norms[1]);
+                few::residual(client, &layer.o_proj, attended, row);
+            }
+            Node::Router => {
+                if let FeedForward::Sparse { router: of, .. } = &layer.feed_forward {
+                    // What the launch behind the layer reads.
+                    let later = next.unwrap_or(&self.layers[0]).qkv.memory();
+                    router(client, of, &self.row, &self.choice, later);
+                }
+            }
+            Node::GateUp => self.gate_up(client, &layer.feed_forward),
+            Node::Down => self.down(client, &layer.feed_forward, norm),
+        }
+    }
+
+    fn gate_up(&self, client: &Client, feed_forward: &FeedForward) {
         let row = &self.row;
         let hidden = (&self.hidden.0, self.hidden.1);
-        match &layer.feed_forward {
+        match feed_forward {
             FeedForward::Dense([gate_up, down]) => {
                 few::normed_gate_up(client, [gate_up, down], row, None, hidden);
-                few::residual(client, down, hidden, (row, norm));
             }
             FeedForward::Sparse {
-                router: weights,
                 experts: [gate_up, down],
                 shared,
+                ..
+            } => {
+                let ids = Some(&self.choice.ids);
+                few::normed_gate_up(client, [gate_up, down], row, ids, hidden);
+                if let Some([gate_up, down]) = shared {
+                    let hidden = (&self.shared_hidden.0, self.shared_hidden.1);
+                    few::normed_gate_up(client, [gate_up, down], row, None, hidden);
+                }
+            }
+        }
+    }
+
+    fn down(&self, client: &Client, feed_forward: &FeedForward, norm: &Buffer) {
+        let row = (&self.row, norm);
+        let hidden = (&self.hidden.0, self.hidden.1);
+        match feed_forward {
+            FeedForward::Dense([_, down]) => few::residual(client, down, hidden, row),
+            FeedForward::Sparse {
+                experts: [_, down],
+                shared,
+                ..
             } => {
                 let Choice {
                     ids,
@@ -198,16 +278,10 @@ impl Stack {
                     shared: share,
                     ..
                 } = &self.choice;
-                router(client, weights, row, &self.choice, later);
-                few::normed_gate_up(client, [gate_up, down], row, Some(ids), hidden);
-                let shared_hidden = (&self.shared_hidden.0, self.shared_hidden.1);
-                if let Some([gate_up, down]) = shared {
-                    few::normed_gate_up(client, [gate_up, down], row, None, shared_hidden);
-                }
-                few::residual_down(client, down, hidden, [ids, shares], (row, norm));
+                few::residual_down(client, down, hidden, [ids, shares], row);
                 if let Some([_, down]) = shared {
-                    let share = [shared_id, share];
-                    few::residual_down(client, down, shared_hidden, share, (row, norm));
+                    let hidden = (&self.shared_hidden.0, self.shared_hidden.1);
+                    few::residual_down(client, down, hidden, [shared_id, share], row);
                 }
             }
         }
