@@ -35,7 +35,7 @@ pub const CHECKS: &[Check] = &[
     check("rope", rope),
     check("normed_rope", normed_rope),
     check("attention", attention),
-    check("attention over FP8", fp8),
+    check("fp8 attention", fp8),
     check("swiglu", swiglu),
     check("gelu", gelu),
     check("gelu_tanh", gelu_tanh),
