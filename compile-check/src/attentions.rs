@@ -1,8 +1,8 @@
-//! Launches attention of prompts.
+//! Launches attention of prompts, and what fills caches of FP8.
 
 use burn_omni_kernels::attention::matrix::{self, Blocking};
 use burn_omni_kernels::matrix_units::Instructions;
-use burn_omni_kernels::{Attention, Buffer, Heads, Seen};
+use burn_omni_kernels::{Attention, Buffer, E4M3, Heads, Seen, attention, write_rows};
 use cubecl_core::frontend::Scalar;
 use cubecl_core::prelude::*;
 
@@ -27,6 +27,8 @@ pub(crate) fn launch(client: &Client, model: &Model, note: &mut dyn FnMut(String
             attend::<half::bf16, half::bf16>(client, rows, (decoder.heads, 128), causal);
         }
         note(format!("{} attention {}", model.name, decoder.hidden));
+        fp8(client, decoder.heads);
+        note(format!("{} FP8 attention {}", model.name, decoder.hidden));
     }
     for [heads, width] in ENCODERS {
         for rows in ROWS {
@@ -37,14 +39,38 @@ pub(crate) fn launch(client: &Client, model: &Model, note: &mut dyn FnMut(String
     }
 }
 
+/// Rows into a cache of FP8, and attention of a few and of many over it.
+fn fp8(client: &Client, [heads, kv_heads]: [usize; 2]) {
+    let k = parts(client, E4M3, ROWS[0], kv_heads, 128);
+    let f32 = f32::elem_type_native();
+    let rows = parts(client, f32, ROWS[0], kv_heads, 128);
+    write_rows(client, &rows, &k.buffer, 0);
+    for rows in [1, ROWS[0]] {
+        let q = parts(client, f32, rows, heads, 128);
+        let _ = attention(
+            client,
+            Attention {
+                q: &q,
+                k: &k,
+                v: &k,
+                scale: 1.0,
+                seen: Seen::Causal {
+                    first: ROWS[0] - rows,
+                    window: ROWS[0],
+                },
+            },
+        );
+    }
+}
+
 fn attend<Q: Scalar, K: Scalar>(
     client: &Client,
     rows: usize,
     ([heads, kv_heads], width): ([usize; 2], usize),
     seen: Seen<'_>,
 ) {
-    let q = parts::<Q>(client, rows, heads, width);
-    let [k, v] = [(); 2].map(|()| parts::<K>(client, rows, kv_heads, width));
+    let q = parts(client, Q::elem_type_native(), rows, heads, width);
+    let [k, v] = [(); 2].map(|()| parts(client, K::elem_type_native(), rows, kv_heads, width));
     let attention = Attention {
         q: &q,
         k: &k,
@@ -56,9 +82,9 @@ fn attend<Q: Scalar, K: Scalar>(
     let _ = matrix::launch(client, &attention, blocking, Instructions::Native);
 }
 
-fn parts<E: Scalar>(client: &Client, rows: usize, heads: usize, width: usize) -> Heads {
+fn parts(client: &Client, elem: ElemType, rows: usize, heads: usize, width: usize) -> Heads {
     Heads {
-        buffer: Buffer::empty(client, E::elem_type_native(), rows * heads * width),
+        buffer: Buffer::empty(client, elem, rows * heads * width),
         rows,
         heads,
         width,

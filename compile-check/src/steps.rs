@@ -1,12 +1,13 @@
 //! Launches the decoding step of a model.
 
-use burn_omni_kernels::Buffer;
 use burn_omni_kernels::decode::{
-    Attend, Cache, Entry, FeedForward, Layer, Router, Routing, Stack, Step, leave,
+    Attend, Attended, Cache, Control, Entry, FeedForward, Layer, Router, Routing, Stack, Step,
+    attend, leave,
 };
 use burn_omni_kernels::few::{Rows, Weights};
-use burn_omni_kernels::packed::tiles::{Matrix, Tiling};
+use burn_omni_kernels::packed::tiles::{Matrix, Tiling, activations};
 use burn_omni_kernels::packed::{Coding, Shape};
+use burn_omni_kernels::{Buffer, E4M3};
 use cubecl_core::frontend::Scalar;
 use cubecl_core::prelude::*;
 
@@ -27,6 +28,13 @@ pub(crate) fn steps(client: &Client, model: &Model, note: &mut dyn FnMut(String)
             let name = coding.map_or("bf16", |(name, _)| name);
             note(format!("{} {name} step {}", model.name, decoder.hidden));
         }
+        // Of what a step launches, attention alone knows how its cache is stored.
+        let made = Made {
+            client,
+            coding: None,
+        };
+        made.attention(decoder, E4M3);
+        note(format!("{} FP8 cache {}", model.name, decoder.hidden));
     }
 }
 
@@ -45,23 +53,45 @@ impl Made<'_> {
             ..
         } = *decoder;
         let norm = || self.buffer::<f32>(hidden);
-        let cache = || self.buffer::<half::bf16>(64 * heads[1] * 128);
         let layer = Layer {
             norms: [norm(), norm()],
             qkv: self.weights(1, (heads[0] + 2 * heads[1]) * 128, hidden, false),
             qk_norms: [self.buffer::<f32>(128), self.buffer::<f32>(128)],
             o_proj: self.weights(1, hidden, heads[0] * 128, false),
             feed_forward: self.feed_forward(decoder),
-            cache: Cache {
-                keys: cache(),
-                values: cache(),
-            },
+            cache: self.cache(heads[1], half::bf16::elem_type_native()),
         };
         let attend = Attend::new(self.client, heads, 1e-6, &[0.0; 64]);
         let stack = Stack::new(self.client, hidden, vec![layer], (norm(), 1e-6), attend);
         let table = self.rows(1, vocabulary, hidden);
         let head = self.weights(1, vocabulary, hidden, false);
         Step::new(self.client, table, stack, head)
+    }
+
+    /// Attention over a cache of other elements.
+    fn attention(&self, decoder: &Decoder, elem: ElemType) {
+        let [heads, kv_heads] = decoder.heads;
+        let numbers = |count| self.buffer::<f32>(count);
+        let (qkv, norm) = (numbers((heads + 2 * kv_heads) * 128), numbers(128));
+        let output = activations::zeros(self.client, 2 * heads * 128, true);
+        let attended = Attended {
+            qkv: &qkv,
+            norms: [&norm, &norm],
+            control: &Control::new(self.client).0,
+            cache: &self.cache(kv_heads, elem),
+            output: (&output, heads * 128),
+            next: &norm,
+        };
+        let all = Attend::new(self.client, decoder.heads, 1e-6, &[0.0; 64]);
+        attend(self.client, &all, attended);
+    }
+
+    fn cache(&self, kv_heads: usize, elem: ElemType) -> Cache {
+        let rows = || Buffer::empty(self.client, elem, 64 * kv_heads * 128);
+        Cache {
+            keys: rows(),
+            values: rows(),
+        }
     }
 
     /// How rows come and go when the host is between.

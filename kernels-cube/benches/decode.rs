@@ -2,7 +2,7 @@
 //!
 //! `check` compares steps of small decoders, through a captured graph, with the same arithmetic in f64. `speed` makes 48
 //! layers of the release's sizes from random words, captures a step, and replays it at several lengths of the cache;
-//! `nodes` takes each kind of launch alone, rotating over all layers.
+//! `nodes` takes each kind of launch alone, rotating over all layers. Both have caches of bf16, with `fp8` of E4M3.
 
 #![allow(
     clippy::too_many_arguments,
@@ -17,7 +17,6 @@
 
 use std::time::Instant;
 
-use burn_omni_kernels::Buffer;
 use burn_omni_kernels::decode::{
     Attend, Attended, Cache, Choice, Control, FeedForward, Layer, RING, Router, Routing, Stack,
     Step, TOKENS, attend, router,
@@ -25,6 +24,7 @@ use burn_omni_kernels::decode::{
 use burn_omni_kernels::few::{self, Row, Rows, Weights};
 use burn_omni_kernels::packed::tiles::{self, Activations, Matrix, Tiling};
 use burn_omni_kernels::packed::{Coding, Scaling, Shape};
+use burn_omni_kernels::{Buffer, E4M3};
 use cubecl::prelude::*;
 use half::bf16;
 
@@ -46,13 +46,17 @@ fn main() {
         for sparse in [false, true] {
             for packed in [false, true] {
                 for (heads, kv_heads, len) in [(8, 1, 5), (4, 2, 300), (16, 2, 1000)] {
-                    Small::new(&client, [heads, kv_heads], sparse, packed).check(len);
+                    let small = Small::new(&client, [heads, kv_heads], sparse, packed);
+                    for e4m3 in [false, true] {
+                        small.check(len, e4m3);
+                    }
                 }
             }
         }
     }
     if on("speed") || on("nodes") {
-        let thinker = Thinker::new(&client, chosen.iter().any(|c| c == "packed-head"));
+        let has = |name: &str| chosen.iter().any(|c| c == name);
+        let thinker = Thinker::new(&client, has("packed-head"), has("fp8"));
         if on("speed") {
             for len in [512, 4096, 16384, 32000] {
                 thinker.speed(len);
@@ -62,6 +66,59 @@ fn main() {
             thinker.nodes();
         }
     }
+}
+
+/// A number as a cache has it.
+fn rounded(number: f64, e4m3: bool) -> f64 {
+    if e4m3 {
+        e4m3_value(e4m3_byte(number))
+    } else {
+        f64::from(bf16::from_f64(number).to_f32())
+    }
+}
+
+/// The value of an E4M3 byte, by its definition.
+fn e4m3_value(byte: u8) -> f64 {
+    let (exponent, mantissa) = (i32::from(byte >> 3 & 15), f64::from(byte & 7));
+    let magnitude = match (exponent, byte & 7) {
+        (15, 7) => f64::NAN,
+        (0, _) => mantissa / 512.0,
+        _ => (8.0 + mantissa) * 2_f64.powi(exponent - 10),
+    };
+    if byte & 0x80 == 0 {
+        magnitude
+    } else {
+        -magnitude
+    }
+}
+
+/// The E4M3 byte whose value is nearest, of two the even one.
+fn e4m3_byte(number: f64) -> u8 {
+    if number.is_nan() {
+        return 0x7F;
+    }
+    let distance = |byte: &u8| (e4m3_value(*byte) - number).abs();
+    let signed = if number < 0.0 { 0x80_u8 } else { 0 };
+    (signed..signed + 0x7F)
+        .min_by(|a, b| {
+            distance(a)
+                .total_cmp(&distance(b))
+                .then((a & 1).cmp(&(b & 1)))
+        })
+        .expect("there are bytes")
+}
+
+/// Numbers of a cache on the device.
+fn cache(client: &Client, numbers: &[f64], e4m3: bool) -> Buffer {
+    if e4m3 {
+        let bytes: Vec<u8> = numbers.iter().map(|v| e4m3_byte(*v)).collect();
+        return Buffer {
+            handle: client.create_from_slice(&bytes),
+            elem: E4M3,
+        };
+    }
+    let numbers: Vec<bf16> = numbers.iter().map(|v| bf16::from_f64(*v)).collect();
+    Buffer::of(client, &numbers)
 }
 
 struct Random(u64);
@@ -266,7 +323,7 @@ impl Small {
         }
     }
 
-    fn check(&self, len: usize) {
+    fn check(&self, len: usize, e4m3: bool) {
         const STEPS: usize = 3;
         let client = &self.client;
         let [heads, kv_heads] = self.heads;
@@ -281,18 +338,19 @@ impl Small {
                 let [keys, values] = [0, 1].map(|_| {
                     (0..size)
                         .map(|i| {
-                            bf16::from_f32(if i < len * kv_heads * 128 {
-                                random.unit()
+                            if i < len * kv_heads * 128 {
+                                rounded(f64::from(random.unit()), e4m3)
                             } else {
-                                f32::NAN
-                            })
+                                f64::NAN
+                            }
                         })
                         .collect::<Vec<_>>()
                 });
-                caches.push(
-                    [&keys, &values]
-                        .map(|rows| rows.iter().map(|v| f64::from(v.to_f32())).collect()),
-                );
+                let cache = Cache {
+                    keys: cache(client, &keys, e4m3),
+                    values: cache(client, &values, e4m3),
+                };
+                caches.push([keys, values]);
                 let upload = |values: &[f32]| Buffer::of(client, values);
                 Layer {
                     norms: [0, 1].map(|i| upload(&layer.norms[i])),
@@ -317,10 +375,7 @@ impl Small {
                             layer.down.weights.clone(),
                         ]),
                     },
-                    cache: Cache {
-                        keys: Buffer::of(client, &keys),
-                        values: Buffer::of(client, &values),
-                    },
+                    cache,
                 }
             })
             .collect();
@@ -358,13 +413,8 @@ impl Small {
             // SAFETY: the step holds all buffers.
             unsafe { graph.replay() }.expect("the graph runs");
             let got: Vec<f32> = read(client, &step.logits);
-            let want = self.reference(
-                token,
-                len + n,
-                (len + n + 3) as f64,
-                &frequency,
-                &mut caches,
-            );
+            let place = (token, len + n, (len + n + 3) as f64);
+            let want = self.reference(place, &frequency, &mut caches, e4m3);
             let size = (want.iter().map(|v| v * v).sum::<f64>() / want.len() as f64).sqrt();
             for (got, want) in got.iter().zip(&want) {
                 let error = (f64::from(*got) - want).abs() / size;
@@ -384,26 +434,27 @@ impl Small {
                 && control[TOKENS + n % RING] as usize == best;
             token = best;
         }
-        // A key next to a rounding boundary of bf16 may fall to the other side.
-        let verdict = if worst < 1e-2 && right {
+        // A key next to a rounding boundary may fall to the other side, and those of E4M3 are far apart.
+        let most = if e4m3 { 5e-2 } else { 1e-2 };
+        let verdict = if worst < most && right {
             "ok   "
         } else {
             "WRONG"
         };
         println!(
-            "{verdict} step heads {heads}/{kv_heads} len {len} routing {:?} packed {}: {worst:.1e} of the logits' size, tokens {right}",
+            "{verdict} step heads {heads}/{kv_heads} len {len} routing {:?} packed {} cache {}: {worst:.1e} of the logits' size, tokens {right}",
             self.routing.map(|r| r.normalize),
-            self.packed
+            self.packed,
+            if e4m3 { "e4m3" } else { "bf16" },
         );
     }
 
     fn reference(
         &self,
-        token: usize,
-        len: usize,
-        position: f64,
+        (token, len, position): (usize, usize, f64),
         frequency: &[f32],
         caches: &mut [[Vec<f64>; 2]],
+        e4m3: bool,
     ) -> Vec<f64> {
         let [heads, kv_heads] = self.heads;
         let norm = |x: &[f64], weight: &[f32]| -> Vec<f64> {
@@ -433,8 +484,8 @@ impl Small {
                 let value = part(heads + kv_heads + kv);
                 for i in 0..128 {
                     let at = (len * kv_heads + kv) * 128 + i;
-                    keys[at] = f64::from(bf16::from_f64(key[i]).to_f32());
-                    values[at] = f64::from(bf16::from_f64(value[i]).to_f32());
+                    keys[at] = rounded(key[i], e4m3);
+                    values[at] = rounded(value[i], e4m3);
                 }
             }
             let mut attended = Vec::new();
@@ -530,7 +581,7 @@ const ROUTING: Routing = Routing {
 const CAPACITY: usize = 33_000;
 
 impl Thinker {
-    fn new(client: &Client, packed_head: bool) -> Self {
+    fn new(client: &Client, packed_head: bool, fp8: bool) -> Self {
         let start = Instant::now();
         let seed = std::cell::Cell::new(1);
         let words = |count: usize, kind: usize| {
@@ -563,6 +614,15 @@ impl Thinker {
                 rows,
             })
         };
+        let cache = || {
+            let numbers = CAPACITY * 4 * 128;
+            let (handle, elem) = if fp8 {
+                (words(numbers / 4, 3).handle, E4M3)
+            } else {
+                (words(numbers / 2, 2).handle, bf16::elem_type_native())
+            };
+            Buffer { handle, elem }
+        };
         let ones = |count: usize| Buffer::of(client, &vec![1.0_f32; count]);
         let layers: Vec<Layer> = (0..48)
             .map(|_| Layer {
@@ -583,8 +643,8 @@ impl Thinker {
                     ],
                 },
                 cache: Cache {
-                    keys: dense(CAPACITY * 4, 128).buffer,
-                    values: dense(CAPACITY * 4, 128).buffer,
+                    keys: cache(),
+                    values: cache(),
                 },
             })
             .collect();
@@ -714,7 +774,8 @@ impl Thinker {
         for len in [512_u32, 4096, 16384, 32000] {
             let control = Control::new(client);
             control.start(client, 1, len, len as f32);
-            self.time(&format!("attend {len}"), len as usize * 2048, |layer| {
+            let bytes = len as usize * 1024 * self.layers[0].cache.keys.elem.size();
+            self.time(&format!("attend {len}"), bytes, |layer| {
                 let attended = Attended {
                     qkv: &qkv,
                     norms: layer.qk_norms.each_ref(),
@@ -786,7 +847,7 @@ fn random_words(client: &Client, count: usize, seed: u32, kind: usize) -> Buffer
     buffer
 }
 
-/// Random words; of kind 1, four scale bytes each; of kind 2, two small bf16.
+/// Random words; of kind 1, four scale bytes each; of kind 2, two small bf16; of kind 3, four small E4M3.
 #[cube(launch_unchecked)]
 fn fill(y: &mut [u32], seed: u32, #[comptime] kind: usize) {
     let i = ABSOLUTE_POS;
@@ -799,6 +860,8 @@ fn fill(y: &mut [u32], seed: u32, #[comptime] kind: usize) {
             h = (h & 0x1F1F_1F1Fu32) + 0x4040_4040u32;
         } else if comptime!(kind == 2) {
             h = (h & 0x807F_807Fu32) | 0x3C00_3C00u32;
+        } else if comptime!(kind == 3) {
+            h &= 0x9F9F_9F9Fu32;
         }
         y[i] = h;
     }

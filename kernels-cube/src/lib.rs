@@ -16,7 +16,7 @@
 //! | [`snake`], [`add_scaled`], [`depthwise_conv1d`] | `[rows, channels]` | one unit some channels of a row |
 //! | [`route()`] | `[rows, experts]` | one cube a row |
 //! | [`draw_words`], [`draw_floats`], [`copy`] | any number | one unit a word |
-//! | [`write_rows`] | `[rows, heads, width]` | one unit a number |
+//! | [`write_rows`], [`read_rows`] | `[rows, heads, width]` | one unit a number, or four of E4M3 |
 //! | [`few`] | up to 16 rows, packed or bf16 weights | matrix units, weights read once |
 //! | [`many`] | more rows, packed or bf16 weights, convolutions, grouped experts | matrix units, activations staged |
 //! | [`decode`] | one row through a stack of layers | six launches a layer, captured |
@@ -28,6 +28,7 @@ pub mod attention;
 mod buffer;
 pub mod decode;
 mod draw;
+mod e4m3;
 mod experts;
 pub mod few;
 mod grid;
@@ -47,10 +48,11 @@ pub use activation::{Function, add_scaled, depthwise_conv1d, map, snake, swiglu}
 pub use attention::{Attention, Seen, attention};
 pub use buffer::{Buffer, Heads, Matrix};
 pub use draw::{COPY_WORDS, Drawn, copy, draw_floats, draw_words};
+pub use e4m3::E4M3;
 pub use experts::{ExpertMatrices, experts};
 pub use linear::{Product, Taps, linear};
 pub use norm::{NormParameters, norm};
 pub use rope::{Angles, normed_rope, rope};
 pub use route::{Routes, route};
-pub use store::write_rows;
+pub use store::{read_rows, write_rows};
 pub use units::{On, Units};

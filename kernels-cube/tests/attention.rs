@@ -9,11 +9,19 @@ use burn_omni_kernels::{Attention, Buffer, Heads, Seen};
 use cubecl::prelude::*;
 use half::bf16;
 
-use adapter::{Random, client, read};
+use adapter::{Random, client, e4m3, e4m3_buffer, e4m3_byte, read};
 
 /// Largest error as a share of the largest value: that of weights rounded to bf16, of which outputs are means.
 const TOLERANCE: f64 = 1.0 / 512.0;
 const SCALE: f32 = 0.4;
+
+/// How numbers are stored.
+#[derive(Clone, Copy, Debug)]
+enum Form {
+    F32,
+    Bf16,
+    E4m3,
+}
 
 /// Rows of heads, and their numbers as the kernel rounds them.
 struct Known {
@@ -22,22 +30,27 @@ struct Known {
 }
 
 impl Known {
-    /// Heads of rows that are `stride` numbers, from number `start` of each row on, in bf16 where that is `rounded`.
+    /// Heads of rows that are `stride` numbers, from number `start` of each row on.
     fn new(
         client: &Client,
         (rows, [start, stride]): (&[f32], [usize; 2]),
         [heads, width]: [usize; 2],
-        rounded: bool,
+        form: Form,
     ) -> Self {
         let round = |number: &f32| bf16::from_f32(*number);
-        let buffer = if rounded {
-            let rounded: Vec<u16> = rows.iter().map(|number| round(number).to_bits()).collect();
-            Buffer {
-                elem: bf16::elem_type_native(),
-                ..Buffer::of(client, &rounded)
+        let buffer = match form {
+            Form::F32 => Buffer::of(client, rows),
+            Form::Bf16 => {
+                let rounded: Vec<u16> = rows.iter().map(|number| round(number).to_bits()).collect();
+                Buffer {
+                    elem: bf16::elem_type_native(),
+                    ..Buffer::of(client, &rounded)
+                }
             }
-        } else {
-            Buffer::of(client, rows)
+            Form::E4m3 => {
+                let bytes: Vec<u8> = rows.iter().map(|number| e4m3_byte(*number)).collect();
+                e4m3_buffer(client, &bytes)
+            }
         };
         let numbers = rows
             .chunks(stride)
@@ -50,7 +63,12 @@ impl Known {
                 width,
                 strides: [stride, width],
             },
-            numbers: numbers.map(|number| round(number).to_f32()).collect(),
+            numbers: numbers
+                .map(|number| match form {
+                    Form::F32 | Form::Bf16 => round(number).to_f32(),
+                    Form::E4m3 => e4m3(e4m3_byte(*number)),
+                })
+                .collect(),
         }
     }
 
@@ -135,16 +153,11 @@ fn heads(
     random: &mut Random,
     [rows, heads, width]: [usize; 3],
     end: usize,
-    rounded: bool,
+    form: Form,
 ) -> Known {
     let mut numbers: Vec<f32> = (0..rows * heads * width).map(|_| random.number()).collect();
     numbers[end * heads * width..].fill(f32::NAN);
-    Known::new(
-        client,
-        (&numbers, [0, heads * width]),
-        [heads, width],
-        rounded,
-    )
+    Known::new(client, (&numbers, [0, heads * width]), [heads, width], form)
 }
 
 #[test]
@@ -158,24 +171,17 @@ fn causal_rows_of_all_widths() {
             (1, 1, 75, 3, 1000),
             (2, 1, 70, 90, 33),
         ] {
-            for rounded in [false, true] {
+            for form in [Form::F32, Form::Bf16, Form::E4m3] {
                 let end = first + rows;
                 let q = heads(
                     &client,
                     &mut random,
                     [rows, kv_heads * group, width],
                     rows,
-                    false,
+                    Form::F32,
                 );
-                let [k, v] = [(); 2].map(|()| {
-                    heads(
-                        &client,
-                        &mut random,
-                        [end + 5, kv_heads, width],
-                        end,
-                        rounded,
-                    )
-                });
+                let [k, v] = [(); 2]
+                    .map(|()| heads(&client, &mut random, [end + 5, kv_heads, width], end, form));
                 let seen = Seen::Causal { first, window };
                 check(&client, [&q, &k, &v], seen, blocking(2, 1, keys, true));
             }
@@ -187,8 +193,8 @@ fn causal_rows_of_all_widths() {
 fn blockings_agree() {
     let Some(client) = client() else { return };
     let mut random = Random(2);
-    let q = heads(&client, &mut random, [37, 6, 64], 37, false);
-    let [k, v] = [(); 2].map(|()| heads(&client, &mut random, [60, 2, 64], 57, true));
+    let q = heads(&client, &mut random, [37, 6, 64], 37, Form::F32);
+    let [k, v] = [(); 2].map(|()| heads(&client, &mut random, [60, 2, 64], 57, Form::Bf16));
     let seen = Seen::Causal {
         first: 20,
         window: 45,
@@ -218,9 +224,9 @@ fn segments_and_rows_that_see_nothing() {
         })
         .collect();
     for (width, heads_of, kv_heads) in [(72, 2, 2), (80, 4, 1), (64, 8, 1)] {
-        let q = heads(&client, &mut random, [100, heads_of, width], 100, false);
+        let q = heads(&client, &mut random, [100, heads_of, width], 100, Form::F32);
         let [k, v] =
-            [(); 2].map(|()| heads(&client, &mut random, [100, kv_heads, width], 100, false));
+            [(); 2].map(|()| heads(&client, &mut random, [100, kv_heads, width], 100, Form::F32));
         let seen = Seen::Ranges(&ranges);
         check(&client, [&q, &k, &v], seen, blocking(2, 1, 32, true));
     }
@@ -228,8 +234,8 @@ fn segments_and_rows_that_see_nothing() {
         first: 0,
         window: 0,
     };
-    let q = heads(&client, &mut random, [50, 2, 64], 50, false);
-    let k = heads(&client, &mut random, [50, 1, 64], 50, false);
+    let q = heads(&client, &mut random, [50, 2, 64], 50, Form::F32);
+    let k = heads(&client, &mut random, [50, 1, 64], 50, Form::F32);
     check(&client, [&q, &k, &k], nothing, blocking(2, 1, 32, true));
 }
 
@@ -237,21 +243,21 @@ fn segments_and_rows_that_see_nothing() {
 fn heads_in_rows_of_a_fused_product() {
     let Some(client) = client() else { return };
     let mut random = Random(4);
-    for rounded in [false, true] {
+    for form in [Form::F32, Form::Bf16, Form::E4m3] {
         let (rows, kv_heads, group, width) = (67, 2, 4, 64);
         let stride = (group + 2) * kv_heads * width;
         let numbers: Vec<f32> = (0..rows * stride).map(|_| random.number()).collect();
-        let part = |start, heads, rounded| {
+        let part = |start, heads, form| {
             Known::new(
                 &client,
                 (&numbers, [start * width, stride]),
                 [heads, width],
-                rounded,
+                form,
             )
         };
-        let q = part(0, kv_heads * group, false);
-        let k = part(kv_heads * group, kv_heads, rounded);
-        let v = part(kv_heads * (group + 1), kv_heads, rounded);
+        let q = part(0, kv_heads * group, Form::F32);
+        let k = part(kv_heads * group, kv_heads, form);
+        let v = part(kv_heads * (group + 1), kv_heads, form);
         let seen = Seen::Causal {
             first: 0,
             window: rows,

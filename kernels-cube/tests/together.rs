@@ -7,12 +7,12 @@ mod adapter;
 use burn_omni_kernels::packed::tiles::scaled::{dequantize, quantize};
 use burn_omni_kernels::packed::tiles::{Scaled, Tiling};
 use burn_omni_kernels::{
-    self as kernels, Angles, Attention, Buffer, ExpertMatrices, NormParameters, On, Product, Seen,
-    Taps, Units,
+    self as kernels, Angles, Attention, Buffer, ExpertMatrices, Heads, NormParameters, On, Product,
+    Seen, Taps, Units,
 };
 use cubecl::prelude::*;
 
-use adapter::{Random, client, read};
+use adapter::{Random, client, e4m3, e4m3_buffer, e4m3_byte, read};
 
 /// Largest difference as a share of the largest magnitude.
 const TOLERANCE: f32 = 4e-6;
@@ -114,6 +114,93 @@ fn normed_and_rotated_heads_agree() {
     }
 }
 
+/// The same rows in a store of E4M3.
+fn in_e4m3(client: &Client, heads: &Heads) -> Heads {
+    let numbers = heads.rows * heads.heads * heads.width;
+    let store = e4m3_buffer(client, &vec![0xFF; numbers]);
+    kernels::write_rows(client, heads, &store, 0);
+    Heads {
+        buffer: store,
+        ..heads.clone()
+    }
+}
+
+#[test]
+fn stores_have_the_nearest_numbers() {
+    let Some(client) = client() else { return };
+    let every = (0..=0xFF).map(e4m3);
+    let between = (0..0x7E).map(|byte| f32::midpoint(e4m3(byte), e4m3(byte + 1)));
+    let between = between.flat_map(|middle| {
+        let (below, above) = (middle.to_bits() - 1, middle.to_bits() + 1);
+        [
+            middle,
+            -middle,
+            f32::from_bits(below),
+            -f32::from_bits(above),
+        ]
+    });
+    let far = [
+        449.0,
+        -463.9,
+        464.0,
+        1e9,
+        -3e38,
+        f32::INFINITY,
+        f32::NEG_INFINITY,
+        f32::NAN,
+        1e-30,
+    ];
+    let mut random = Random(7);
+    let scaled = |_| {
+        let exponent = (random.number() * 12.0) as i32;
+        random.number() * 2_f32.powi(exponent)
+    };
+    let mut numbers: Vec<f32> = every.chain(between).chain(far).collect();
+    numbers.extend((0..2048 - numbers.len()).map(scaled));
+    let (rows, heads, width) = (8, 4, 64);
+    let rows = Heads {
+        buffer: Buffer::of(&client, &numbers),
+        rows,
+        heads,
+        width,
+        strides: [heads * width, width],
+    };
+    let store = e4m3_buffer(&client, &vec![0xA5; 11 * heads * width]);
+    kernels::write_rows(&client, &rows, &store, 2);
+    let bytes = client
+        .read_one(store.handle.clone())
+        .expect("the launch worked");
+    let (before, rest) = bytes.split_at(2 * heads * width);
+    let (found, behind) = rest.split_at(numbers.len());
+    assert!(
+        before
+            .iter()
+            .chain(&behind[..heads * width])
+            .all(|byte| *byte == 0xA5)
+    );
+    for (number, byte) in numbers.iter().zip(found) {
+        let expected = e4m3_byte(*number);
+        let is_nan = number.is_nan() && byte & 0x7F == 0x7F;
+        assert!(
+            is_nan || *byte == expected,
+            "{number}: {byte:#x}, not {expected:#x}"
+        );
+    }
+    let stored = Heads {
+        buffer: store,
+        rows: 11,
+        ..rows.clone()
+    };
+    let read = read(&client, &kernels::read_rows(&client, &stored, 10).buffer);
+    for (number, byte) in read[2 * heads * width..].iter().zip(found) {
+        let expected = e4m3(*byte);
+        assert!(
+            *number == expected || number.is_nan() && expected.is_nan(),
+            "{byte:#x}: {number}, not {expected}"
+        );
+    }
+}
+
 #[test]
 fn attentions_agree() {
     let Some(client) = client() else { return };
@@ -140,11 +227,17 @@ fn attentions_agree() {
             scale: 0.9,
             seen,
         };
-        agree(
-            &client,
-            &format!("{rows} rows, {keys} keys, {seen:?}"),
-            |on| kernels::attention(on, attention),
-        );
+        let what = format!("{rows} rows, {keys} keys, {seen:?}");
+        agree(&client, &what, |on| kernels::attention(on, attention));
+        let [k, v] = [&k, &v].map(|heads| in_e4m3(&client, heads));
+        let attention = Attention {
+            k: &k,
+            v: &v,
+            ..attention
+        };
+        agree(&client, &format!("{what} in E4M3"), |on| {
+            kernels::attention(on, attention)
+        });
     }
 }
 

@@ -5,27 +5,30 @@
 use std::sync::LazyLock;
 
 use burn::tensor::Device;
-use burn_omni::{Engine, EngineConfig, Quantize, Request, Sampling};
+use burn_omni::{Engine, EngineConfig, KvDtype, Quantize, Request, Sampling};
 use burn_omni_tests::demo::{answers, cases, goldens, request};
 use burn_omni_tests::reply::run;
 use burn_omni_tests::repository;
 
 /// Cases that may be answered in other words than on the CPU.
 const OTHER: usize = 1;
+/// The same with keys and values of FP8.
+const OTHER_IN_FP8: usize = 6;
 
 fn engine() -> Option<&'static Engine> {
-    static ENGINE: LazyLock<Option<Engine>> = LazyLock::new(|| load(None));
+    static ENGINE: LazyLock<Option<Engine>> = LazyLock::new(|| load(None, KvDtype::Auto));
     ENGINE.as_ref()
 }
 
-fn load(quantize: Option<Quantize>) -> Option<Engine> {
+fn load(quantize: Option<Quantize>, kv: KvDtype) -> Option<Engine> {
     if std::env::var("BURN_OMNI_CUDA").as_deref() != Ok("1") {
         println!("skipped: BURN_OMNI_CUDA=1 runs this on an NVIDIA GPU");
         return None;
     }
     let config = EngineConfig::new(repository("assets/omni-demo"))
         .device(Device::cuda(0))
-        .quantize(quantize);
+        .quantize(quantize)
+        .kv_dtype(kv);
     let engine = Engine::load(config).expect("the demo model loads");
     assert!(engine.is_captured(), "steps are captured");
     Some(engine)
@@ -53,7 +56,7 @@ fn the_cases_are_answered_as_on_the_cpu() {
 
 #[test]
 fn quantized_weights_answer_as_on_the_cpu() {
-    let Some(engine) = load(Some(Quantize::Nvfp4)) else {
+    let Some(engine) = load(Some(Quantize::Nvfp4), KvDtype::Auto) else {
         return;
     };
     let others = others(&engine);
@@ -63,9 +66,24 @@ fn quantized_weights_answer_as_on_the_cpu() {
 
 #[test]
 fn a_captured_step_gives_the_tokens_of_passes() {
-    let Some(engine) = engine() else {
+    if let Some(engine) = engine() {
+        gives_the_tokens_of_passes(engine);
+    }
+}
+
+#[test]
+fn fp8_caches_answer_as_on_the_cpu() {
+    let Some(engine) = load(None, KvDtype::Fp8) else {
         return;
     };
+    let others = others(&engine);
+    println!("other texts: {others:?}");
+    assert!(others.len() <= OTHER_IN_FP8, "{others:?}");
+    gives_the_tokens_of_passes(&engine);
+}
+
+#[track_caller]
+fn gives_the_tokens_of_passes(engine: &Engine) {
     for case in cases().iter().step_by(9) {
         let captured = run(engine, request(&case.messages, None)).expect("the case is sound");
         // An answer that nobody reads keeps the captured step to itself.

@@ -2,9 +2,10 @@
 
 use std::collections::BTreeMap;
 
-use burn_omni::FinishReason;
+use burn_omni::{Device, Engine, EngineConfig, FinishReason, KvDtype};
 use burn_omni_tests::demo::{answers, cases, engine, goldens, request};
 use burn_omni_tests::reply::run;
+use burn_omni_tests::repository;
 
 #[test]
 fn every_case_is_answered_as_by_the_reference() {
@@ -44,6 +45,29 @@ fn every_case_is_answered_as_by_the_reference() {
     );
     let right: usize = right.values().map(|counts| counts[0]).sum();
     assert_eq!(right, 307, "the reference misses one, and so do we");
+}
+
+/// Keys have 3 bits of mantissa then; the model was not trained for that.
+#[test]
+fn caches_of_fp8_change_few_answers() {
+    let config = EngineConfig::new(repository("assets/omni-demo"))
+        .device(Device::flex())
+        .kv_dtype(KvDtype::Fp8);
+    let engine = Engine::load(config).expect("the demo model loads");
+    let golden = answers();
+    let cases = cases();
+    let asked: Vec<_> = cases.iter().step_by(3).collect();
+    let others = asked.iter().filter(|case| {
+        let reply = run(&engine, request(&case.messages, None)).expect("the case is sound");
+        reply.answer.text != golden[&case.id]
+    });
+    let others: Vec<&str> = others.map(|case| case.id.as_str()).collect();
+    println!(
+        "other texts: {} of {}, {others:?}",
+        others.len(),
+        asked.len()
+    );
+    assert!(others.len() <= 2, "{others:?}");
 }
 
 #[test]

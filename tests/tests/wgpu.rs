@@ -4,7 +4,7 @@ use std::sync::LazyLock;
 use std::time::Instant;
 
 use burn::tensor::Device;
-use burn_omni::{Engine, EngineConfig, Quantize};
+use burn_omni::{Engine, EngineConfig, KvDtype, Quantize};
 use burn_omni_ops::adapter::software_vulkan_for_test;
 use burn_omni_tests::demo::{answers, cases, goldens, request};
 use burn_omni_tests::reply::run;
@@ -41,15 +41,16 @@ const SPOKEN: [&str; 2] = ["demo-001", "speech-002"];
 /// The demo model on the adapter, loaded once; nothing where there is none.
 fn engine() -> Option<&'static Engine> {
     static ENGINE: LazyLock<Option<Engine>> =
-        LazyLock::new(|| Some(load(software_vulkan_for_test()?, None)));
+        LazyLock::new(|| Some(load(software_vulkan_for_test()?, None, KvDtype::Auto)));
     ENGINE.as_ref()
 }
 
-fn load(device: Device, quantize: Option<Quantize>) -> Engine {
+fn load(device: Device, quantize: Option<Quantize>, kv: KvDtype) -> Engine {
     let started = Instant::now();
     let config = EngineConfig::new(repository("assets/omni-demo"))
         .device(device)
-        .quantize(quantize);
+        .quantize(quantize)
+        .kv_dtype(kv);
     let engine = Engine::load(config).expect("the demo model loads");
     println!("load: {:.1} s", started.elapsed().as_secs_f64());
     engine
@@ -113,7 +114,7 @@ fn quantized_weights_answer_as_on_the_cpu() {
         return;
     };
     let quantize = Some(Quantize::Nvfp4);
-    let engines = [load(device, quantize), load(Device::flex(), quantize)];
+    let engines = [device, Device::flex()].map(|device| load(device, quantize, KvDtype::Auto));
     let (cases, goldens) = (cases(), goldens());
     for id in CASES {
         let case = cases.iter().find(|case| case.id == id).expect("a case");
@@ -132,6 +133,23 @@ fn quantized_weights_answer_as_on_the_cpu() {
             reply.answer.speech.expect("speech was asked for").codes
         });
         assert!(!expected.is_empty(), "{id} is silent");
+        assert_eq!(found, expected, "{id}");
+    }
+}
+
+#[test]
+fn fp8_caches_answer_as_on_the_cpu() {
+    let Some(device) = software_vulkan_for_test() else {
+        return;
+    };
+    let engines = [device, Device::flex()].map(|device| load(device, None, KvDtype::Fp8));
+    let cases = cases();
+    for id in CASES.iter().step_by(3) {
+        let case = cases.iter().find(|case| case.id == *id).expect("a case");
+        let [found, expected] = engines.each_ref().map(|engine| {
+            let reply = run(engine, request(&case.messages, None)).expect("the case is sound");
+            reply.answer.token_ids
+        });
         assert_eq!(found, expected, "{id}");
     }
 }

@@ -145,6 +145,27 @@ pub(crate) enum Dtype {
     F16,
 }
 
+/// Number format of keys and values.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum KvDtype {
+    /// What the device's kernels read best
+    Auto,
+    /// 16 bits with the exponent of f32
+    Bf16,
+    /// 8 bits, E4M3
+    Fp8,
+}
+
+impl From<KvDtype> for burn_omni::KvDtype {
+    fn from(dtype: KvDtype) -> Self {
+        match dtype {
+            KvDtype::Auto => Self::Auto,
+            KvDtype::Bf16 => Self::Bf16,
+            KvDtype::Fp8 => Self::Fp8,
+        }
+    }
+}
+
 /// What happens to a conversation that does not fit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum OnOverflow {
@@ -190,6 +211,12 @@ pub(crate) struct ContextArg {
     /// made when the model is loaded, 32768 at most]
     #[arg(long, value_name = "N", allow_negative_numbers = true, value_parser = values::count)]
     pub(crate) max_context: Option<usize>,
+    /// Number format of the thinker's keys and values: auto, bf16, fp8
+    ///
+    /// `auto` is bf16 on NVIDIA GPUs and f32 elsewhere. `fp8` is E4M3 without a scale, which takes half of what bf16 takes and
+    /// is less exact: a context of 32768 tokens of Qwen3-Omni-30B-A3B then takes 1.5 GiB, not 3. Speech keeps its own.
+    #[arg(long, value_name = "TYPE", default_value = "auto")]
+    pub(crate) kv_dtype: KvDtype,
     /// Memory that the model may take on its device, such as 31GiB [default: what is free there, where that is known]
     ///
     /// Without --max-context the context becomes as long as fits; with it, a model that does not fit is refused before a

@@ -59,6 +59,30 @@ fn the_demo_is_whole() {
 }
 
 #[test]
+fn the_plan_has_a_byte_for_a_number_of_fp8() {
+    let plan = |dtype: &str| {
+        let model = demo();
+        let model = ["inspect", "--json", "-m", model.to_str().unwrap()];
+        let settings = ["--max-context", "100", "--kv-dtype", dtype];
+        run(model.into_iter().chain(settings)).succeeds().json()
+    };
+    let config = std::fs::read(demo().join("config.json")).unwrap();
+    let config: serde_json::Value = serde_json::from_slice(&config).unwrap();
+    let number = |name: &str| {
+        let text = &config["thinker_config"]["text_config"];
+        text[name].as_u64().unwrap()
+    };
+    let layer = 2 * number("num_key_value_heads") * number("head_dim");
+    let (auto, fp8) = (plan("auto"), plan("fp8"));
+    assert_eq!(
+        fp8["kv_bytes_per_token"],
+        layer * number("num_hidden_layers")
+    );
+    assert!(auto["kv_bytes"].as_u64() >= fp8["kv_bytes"].as_u64().map(|bytes| 2 * bytes));
+    assert_eq!(auto["talker_kv_bytes"], fp8["talker_kv_bytes"]);
+}
+
+#[test]
 fn folders_that_are_no_checkpoint() {
     run(["inspect", "-m", "/no/such/folder"])
         .fails(1, &["/no/such/folder", "no such folder"])

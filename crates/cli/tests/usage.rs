@@ -2,7 +2,7 @@
 
 mod common;
 
-use common::{names, run, run_in, run_with_stdin};
+use common::{demo, names, run, run_in, run_with_stdin};
 
 #[test]
 fn help_and_version_are_data() {
@@ -42,7 +42,7 @@ fn wrong_flags_are_one_line_with_advice() {
 
 #[test]
 fn flags_that_do_nothing_yet_are_unknown() {
-    run(["run", "-p", "x", "--kv-dtype"]).fails(2, &["unexpected argument", "--kv-dtype"]);
+    run(["bench", "--batch", "2"]).fails(2, &["unexpected argument", "--batch"]);
 }
 
 #[test]
@@ -58,6 +58,7 @@ fn numbers_out_of_range_say_what_is_expected() {
         ("--seed", "-1", "invalid digit"),
         ("--device", "gpu", "expected auto, cpu, cuda[:N]"),
         ("--dtype", "int4", "int4"),
+        ("--kv-dtype", "fp4", "fp8"),
         ("--on-overflow", "wrap", "drop-oldest"),
     ] {
         run(["run", "-p", "x", &format!("{flag}={value}")]).fails(2, &[flag, value, expected]);
@@ -138,9 +139,39 @@ fn devices_that_cannot_be_had_are_refused_in_one_line() {
     }
     run(["run", "-p", "x", "--device", "cpu", "--dtype", "bf16"])
         .fails(1, &["--dtype bf16", "cpu", "f32"]);
+    for command in [["run", "-p", "x"].as_slice(), &["bench"]] {
+        let wanted = ["--device", "cpu", "--kv-dtype", "bf16"];
+        run(command.iter().copied().chain(wanted))
+            .fails(1, &["--kv-dtype bf16", "cpu", "f32 or FP8"])
+            .hints("--kv-dtype fp8");
+    }
     run(["run", "-p", "x", "--device", "cpu", "--w4a4"])
         .fails(1, &["--w4a4", "cpu", "4-bit operands"])
         .hints("12.0");
+}
+
+#[test]
+fn keys_and_values_of_fp8_take_a_byte_a_number() {
+    let answer = |dtype: &str| {
+        let model = demo();
+        let model = model.to_str().unwrap();
+        let question = [
+            "run",
+            "-m",
+            model,
+            "-p",
+            "What is three plus four?",
+            "--json",
+        ];
+        let arguments = question
+            .into_iter()
+            .chain(["--device", "cpu", "--kv-dtype", dtype]);
+        run(arguments).succeeds().json()
+    };
+    let (auto, fp8) = (answer("auto"), answer("fp8"));
+    assert_eq!(fp8["text"], auto["text"]);
+    let bytes = |answer: &serde_json::Value| answer["memory"]["kv_bytes"].as_u64().unwrap();
+    assert_eq!(bytes(&auto), 4 * bytes(&fp8));
 }
 
 #[test]

@@ -10,6 +10,7 @@ mod text;
 mod vision;
 
 use burn::tensor::{DType, Tensor, s};
+use burn_omni_ops::KvFormat;
 use burn_omni_ops::decode::Decoder;
 use burn_omni_quant::{Bias, Embedding, Linear, Weights};
 
@@ -31,6 +32,8 @@ pub struct Thinker {
     model: TextDecoder,
     lm_head: Linear,
     config: ThinkerConfig,
+    /// How states store keys and values, where somebody said so.
+    kv: Option<KvFormat>,
 }
 
 /// What a pass through the decoder gives.
@@ -60,13 +63,27 @@ impl Thinker {
             model: TextDecoder::load(&model, text, accept_hidden_layer),
             lm_head: weights.linear("lm_head", table, Bias::No),
             config: config.clone(),
+            kv: None,
         }
+    }
+
+    /// Stores keys and values of states that are made from now on in this format; without one, those of a captured step in
+    /// bf16, and others in the dtype of activations.
+    ///
+    /// # Panics
+    /// When the format cannot store the model's heads.
+    pub fn store_kv(&mut self, format: Option<KvFormat>) {
+        let width = self.config.text_config.head_dim;
+        let fits = format.is_none_or(|format| format.holds(width));
+        assert!(fits, "{format:?} stores no heads of {width}");
+        self.kv = format;
     }
 
     /// An empty state with room for `capacity` rows.
     #[must_use]
     pub fn state(&self, capacity: usize) -> TextState {
-        self.model.state(capacity, self.model.dtype())
+        let format = self.kv.unwrap_or(self.model.dtype().into());
+        self.model.state(capacity, format)
     }
 
     /// A decoder of one token at a time with room for `capacity` rows, and the state that it shares with
@@ -76,7 +93,8 @@ impl Thinker {
     #[must_use]
     pub fn decoder(&self, capacity: usize) -> Option<(TextState, Decoder)> {
         Decoder::runs_on(self.model.device()).then_some(())?;
-        let state = self.model.state(capacity, DType::BF16);
+        let format = self.kv.unwrap_or(DType::BF16.into());
+        let state = self.model.state(capacity, format);
         let embedding = self.embed_tokens.weight().clone();
         let parts = self
             .model

@@ -44,6 +44,15 @@ impl AttentionSpec {
         }
     }
 
+    /// One more than the last key that any of `rows` queries sees.
+    #[cfg(feature = "flex")]
+    pub(crate) fn end(&self, rows: usize) -> usize {
+        match &self.mask {
+            Mask::Causal { first, .. } => first + rows,
+            Mask::Segments(lengths) => lengths.iter().sum(),
+        }
+    }
+
     /// Limits causal attention to the last `window` keys, the query's own included.
     pub fn with_window(mut self, size: usize) -> Self {
         if let Mask::Causal { window, .. } = &mut self.mask {

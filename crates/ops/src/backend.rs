@@ -115,6 +115,17 @@ pub trait OmniOps: Backend {
         at: usize,
     ) -> FloatTensor<Self>;
 
+    /// See [`crate::KvStore::write`], of E4M3.
+    fn write_e4m3(store: IntTensor<Self>, rows: FloatTensor<Self>, at: usize) -> IntTensor<Self>;
+
+    /// See [`crate::attention_over`], of E4M3.
+    fn attention_e4m3(
+        q: FloatTensor<Self>,
+        k: IntTensor<Self>,
+        v: IntTensor<Self>,
+        spec: AttentionSpec,
+    ) -> FloatTensor<Self>;
+
     /// Fills 32-bit words; see [`crate::Packed::drawn`].
     fn draw_words(words: IntTensor<Self>, drawn: Words) -> IntTensor<Self>;
 

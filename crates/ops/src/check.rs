@@ -7,7 +7,9 @@ use burn::tensor::{DType, Device, Int, Tensor, TensorData, s};
 
 use crate::decode::multiplies_bf16;
 use crate::packed::{Code, PackedBytes, Scale};
-use crate::{AttentionSpec, Mask, Packed, PackedFormat, PackedSpec, Routes, reference};
+use crate::{
+    AttentionSpec, KvFormat, KvStore, Mask, Packed, PackedFormat, PackedSpec, Routes, reference,
+};
 
 /// Largest error of a sound implementation in f32 on the CPU, as a share of the largest expected magnitude.
 pub const CPU_TOLERANCE: f32 = 4e-6;
@@ -33,6 +35,7 @@ pub const CHECKS: &[Check] = &[
     check("rope", rope),
     check("normed_rope", normed_rope),
     check("attention", attention),
+    check("fp8 attention", fp8),
     check("swiglu", swiglu),
     check("gelu", gelu),
     check("gelu_tanh", gelu_tanh),
@@ -307,6 +310,47 @@ fn prompts(bench: &mut Bench<'_>) {
         let [q, k, v] = [q1, k1, v1].map(|x| Tensor::from_data(x.into_data(), bench.device));
         let found = crate::attention(q, k, v, spec);
         bench.largest = bench.largest.max(error(found, expected) / APART);
+    }
+}
+
+/// Stores of E4M3 written in two parts and moved to larger ones, few and many rows over them; what is not written is NaN.
+fn fp8(bench: &mut Bench<'_>) {
+    /// As for [`prompts`].
+    const APART: f32 = 40.0;
+    let causal = |first, window| Mask::Causal { first, window };
+    for (rows, keys, heads, kv_heads, head_dim, mask, apart) in [
+        (1, 40, 8, 1, 128, causal(39, None), 1.0),
+        (1, 700, 4, 2, 64, causal(699, Some(300)), 1.0),
+        (50, 90, 2, 2, 32, causal(40, None), 1.0),
+        (130, 150, 8, 1, 128, causal(20, None), APART),
+        (200, 200, 4, 4, 64, causal(0, Some(70)), APART),
+    ] {
+        let q = bench
+            .random
+            .short_tensor([rows, heads, head_dim], bench.oracle);
+        let mut stored = || {
+            // Some are too large, and some too small.
+            let numbers = bench
+                .random
+                .tensor([keys, kv_heads, head_dim], bench.oracle);
+            let numbers = numbers.clone() * 4.0 + numbers.powi_scalar(21) * 600.0;
+            let there = Tensor::from_data(numbers.clone().into_data(), bench.device);
+            let begun = keys / 3;
+            let store = KvStore::zeros(KvFormat::E4m3, [keys, kv_heads, head_dim], bench.device);
+            let store = store.write(there.clone().slice(s![..begun, .., ..]), 0);
+            let behind = [keys + 7 - begun, kv_heads, head_dim];
+            let store = store.grown(keys + 7, begun);
+            let store = store.write(Tensor::full(behind, f32::NAN, bench.device), begun);
+            let store = store.write(there.slice(s![begun.., .., ..]), begun);
+            (store, reference::e4m3(numbers))
+        };
+        let [(k0, k1), (v0, v1)] = [stored(), stored()];
+        // Scores of some size, whatever the keys.
+        let spec = AttentionSpec { scale: 0.02, mask };
+        let expected = reference::attention(q.clone(), k1, v1, &spec);
+        let q = Tensor::from_data(q.into_data(), bench.device);
+        let found = crate::attention_over(q, [k0, v0], spec);
+        bench.largest = bench.largest.max(error(found, expected) / apart);
     }
 }
 

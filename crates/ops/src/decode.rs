@@ -5,7 +5,7 @@ use std::fmt;
 
 use burn::tensor::{Device, Tensor};
 
-use crate::Packed;
+use crate::{KvStore, Packed};
 
 #[cfg(feature = "cube")]
 use crate::cube::decode::{Captured, CapturedPass};
@@ -75,8 +75,8 @@ pub struct LayerParts {
     pub o_proj: Matrices,
     /// What follows attention.
     pub feed_forward: FeedForwardParts,
-    /// Keys and values in bf16, `[capacity, kv_heads, 128]`
-    pub cache: [Tensor<3>; 2],
+    /// Keys and values in bf16 or E4M3, `[capacity, kv_heads, 128]`
+    pub cache: [KvStore; 2],
 }
 
 /// What follows attention in a layer; gates and what they gate lie in one matrix, gates first.

@@ -17,7 +17,8 @@
 //! | [`swiglu`], [`gelu`], [`gelu_tanh`], [`snake`] | `[rows, width]` | row kernel | one unit a number |
 //! | [`route`], [`experts`] | `[rows, experts]`, `[rows, hidden]` | only the rows routed to an expert | lanes along a row |
 //! | [`packed_linear`], [`packed_experts`], [`unpack`] | [`Packed`] matrices | decoded in registers; panel gemm for many rows | matrix units over tiles, on request with 4-bit rows; else decoded in registers |
-//! | [`write_rows`] | `[capacity, heads, width]` | a copy of rows | one unit a number, in place |
+//! | [`attention_over`] | the same over a [`KvStore`], which may be E4M3 | numbers decoded first | decoded as they are loaded, for matrix units first |
+//! | [`write_rows`], [`KvStore::write`] | `[capacity, heads, width]` | a copy of rows | one unit a number or a word, in place |
 //! | [`drawn`], [`Packed::drawn`], [`copy`] | any | in parallel | one unit a number |
 //! | [`add_scaled`], [`depthwise_conv1d`] | `[rows, channels]` | row kernel | one unit some channels of a row |
 //! | [`causal_conv1d`] | `[history + rows, in] x [out, taps * in]` | product over overlapping rows | the same |
@@ -44,6 +45,7 @@ mod draw;
 mod functions;
 #[cfg(any(feature = "cuda", test))]
 pub mod kernel_cache;
+mod kv;
 mod memory;
 pub mod packed;
 pub mod reference;
@@ -61,5 +63,6 @@ pub use functions::{
     has_w4a4, layer_norm, linear, normed_rope, packed_experts, packed_linear, rms_norm, rope,
     route, snake, swiglu, unpack, write_rows,
 };
+pub use kv::{KvFormat, KvStore, attention_over};
 pub use memory::for_good;
 pub use packed::{Packed, PackedBytes, PackedFormat, PackedSpec};

@@ -6,7 +6,7 @@ mod format;
 use burn::backend::{Dispatch, DispatchTensor};
 use burn::tensor::{DType, Device, Int, Tensor, TensorData};
 
-pub use codes::{E2M1, FP4, NF4, e4m3, e8m0};
+pub use codes::{E2M1, FP4, NF4, e4m3, e8m0, encode_e4m3};
 pub use format::{Code, PackedFormat, Scale};
 
 use crate::OmniOps;

@@ -3,7 +3,7 @@
 use burn::tensor::{DType, Int, Tensor, TensorData, activation, s};
 
 use crate::draw::{Words, drawn_float, drawn_gain};
-use crate::packed::{E2M1, PackedBytes, e4m3, e8m0};
+use crate::packed::{E2M1, PackedBytes, e4m3 as value_of_e4m3, e8m0};
 use crate::{AttentionSpec, Mask, PackedFormat, PackedSpec, Routes};
 
 /// See [`crate::linear`].
@@ -268,8 +268,8 @@ pub fn four_bit_rows(x: Tensor<2>, format: PackedFormat) -> Tensor<2> {
             let divisor = match format {
                 PackedFormat::NVFP4 => {
                     let scale = (most / (6.0 * factor)).max(1.0 / 512.0);
-                    let byte = nearest(scale, (0..0x7F).map(e4m3));
-                    e4m3(byte as u8) * factor
+                    let byte = nearest(scale, (0..0x7F).map(value_of_e4m3));
+                    value_of_e4m3(byte as u8) * factor
                 }
                 PackedFormat::MXFP4 => (0..0xFF)
                     .map(e8m0)
@@ -287,6 +287,23 @@ pub fn four_bit_rows(x: Tensor<2>, format: PackedFormat) -> Tensor<2> {
         TensorData::new(values, [rows, width]),
         (&device, DType::F32),
     )
+}
+
+/// Numbers as [`crate::KvFormat::E4m3`] stores them, found on the host among all values.
+///
+/// # Panics
+/// When a number is NaN.
+#[must_use]
+pub fn e4m3<const D: usize>(x: Tensor<D>) -> Tensor<D> {
+    let (device, shape) = (x.device(), x.dims());
+    let numbers: Vec<f32> = x.into_data().try_to_vec().expect("the numbers are f32");
+    let round = |number: f32| {
+        assert!(!number.is_nan(), "there is no nearest number to NaN");
+        let byte = nearest(number.abs().min(448.0), (0..0x7F).map(value_of_e4m3));
+        value_of_e4m3(byte as u8).copysign(number)
+    };
+    let numbers: Vec<f32> = numbers.into_iter().map(round).collect();
+    Tensor::from_data(TensorData::new(numbers, shape), (&device, DType::F32))
 }
 
 /// The number of the value that is nearest; of two, the even number.

@@ -78,8 +78,8 @@ impl Engine {
         let loaded = stream.executes(|| opened.components(&loader, speech));
         drop(loader);
         engine.tell(&warnings);
-        let (thinker, speech) = loaded?;
-        let mut speech = speech;
+        let (mut thinker, mut speech) = loaded?;
+        thinker.store_kv(engine.kv_dtype.format());
         let captured = stream.executes(|| {
             // First, so that the kernels of its step lie side by side: see benches/NOTES.md.
             let captured = Captured::new(&thinker, plan.context);
@@ -109,6 +109,7 @@ impl Engine {
             thinker,
             speech,
             context: plan.context,
+            kv: engine.kv_dtype,
             device: engine.device,
             stream,
         };

@@ -9,13 +9,14 @@ use burn_omni_quant::formats::AtLoad;
 
 use crate::loading::Opened;
 use crate::memory::Room;
-use crate::{Error, MemoryPlan};
+use crate::{Error, KvDtype, MemoryPlan};
 
 /// What to load, and where to.
 pub struct EngineConfig {
     pub(crate) dir: PathBuf,
     pub(crate) device: Device,
     pub(crate) max_context: Option<usize>,
+    pub(crate) kv_dtype: KvDtype,
     memory_limit: Option<u64>,
     pub(crate) speech: bool,
     /// Speech that must be possible: `Some(None)` in the checkpoint's own voice.
@@ -64,6 +65,7 @@ impl EngineConfig {
             dir: dir.into(),
             device: Device::default(),
             max_context: None,
+            kv_dtype: KvDtype::Auto,
             memory_limit: None,
             speech: true,
             voice: None,
@@ -87,6 +89,13 @@ impl EngineConfig {
     #[must_use]
     pub fn max_context(mut self, tokens: usize) -> Self {
         self.max_context = Some(tokens);
+        self
+    }
+
+    /// How keys and values of the thinker are stored. Those of speech always are as [`KvDtype::Auto`] says.
+    #[must_use]
+    pub fn kv_dtype(mut self, dtype: KvDtype) -> Self {
+        self.kv_dtype = dtype;
         self
     }
 
@@ -168,6 +177,7 @@ impl EngineConfig {
             context: opened.context,
             captured,
             speech,
+            kv: self.kv_dtype,
         };
         let plan = MemoryPlan::new(&opened.checkpoint, &opened.config, room, self.at_load());
         match self.memory_limit {

@@ -35,6 +35,7 @@ impl Opened {
         let processor = Processor::load(&checkpoint, &config.thinker)?;
         let ids = config.resolve_ids(|token| processor.tokenizer().token_id(token))?;
         let context = context(&config, engine.max_context, &engine.device)?;
+        engine.kv_dtype.check(&config, &engine.device)?;
         Ok(Self {
             checkpoint,
             config,

@@ -8,12 +8,10 @@ use burn_omni_quant::formats::{AtLoad, survey};
 use serde::Serialize;
 
 use crate::speech::CAPTURED_ROWS;
-use crate::{Error, loading};
+use crate::{Error, KvDtype, loading};
 
-/// Bytes of an activation, and of a cached key or value of passes that are not captured: f32.
+/// Bytes of an activation, and of a cached key or value of the talker's passes that are not captured: f32.
 pub(crate) const ELEMENT: u64 = 4;
-/// Bytes of a cached key or value of captured passes: bf16.
-const CAPTURED_ELEMENT: u64 = 2;
 /// Tokens that a context is rounded down to.
 const STEP: usize = 256;
 /// Context that is worth loading a model for, unless it was asked for less.
@@ -45,6 +43,8 @@ pub struct Room {
     pub captured: bool,
     /// Whether talker and code2wav are loaded.
     pub speech: bool,
+    /// How keys and values of the thinker are stored.
+    pub kv: KvDtype,
 }
 
 /// What a model takes on its device.
@@ -81,6 +81,7 @@ impl MemoryPlan {
             context: max_context.unwrap_or(longest).min(longest),
             captured: false,
             speech: config.can_speak(),
+            kv: KvDtype::Auto,
         };
         Ok((Self::new(&checkpoint, &config, room, None), config))
     }
@@ -111,19 +112,16 @@ impl MemoryPlan {
                 }
             })
             .collect();
-        let element = if room.captured {
-            CAPTURED_ELEMENT
-        } else {
-            ELEMENT
-        };
         let talker = config.talker.as_ref().filter(|_| room.speech);
         let plan = Self {
             weights_bytes: components.iter().map(|component| component.bytes).sum(),
             components,
             context: 0,
-            kv_bytes_per_token: thinker_row(config) * element,
+            kv_bytes_per_token: thinker_row(config) * room.kv.bytes(room.captured),
             kv_bytes: 0,
-            talker_kv_bytes: talker.map_or(0, talker_row) * CAPTURED_ROWS as u64 * element,
+            talker_kv_bytes: talker.map_or(0, talker_row)
+                * CAPTURED_ROWS as u64
+                * KvDtype::Auto.bytes(room.captured),
             workspace_bytes: prompt_bytes(config, room).max(packet_bytes(config, room.speech)),
             total_bytes: 0,
         };
@@ -214,6 +212,17 @@ fn prompt_bytes(config: &Config, room: Room) -> u64 {
         + 3 * heads
         + choices * (text.moe_intermediate_size + text.hidden_size / 2);
     (prefill_rows(room.captured).min(room.context) * numbers) as u64 * ELEMENT
+        + decoded_bytes(config, room)
+}
+
+/// Keys and values of a layer in the form that a prompt's products read, where they are stored in FP8.
+fn decoded_bytes(config: &Config, room: Room) -> u64 {
+    if room.kv == KvDtype::Fp8 {
+        let layer = thinker_row(config) / config.thinker.text_config.num_hidden_layers as u64;
+        layer * room.context as u64 * KvDtype::Auto.bytes(room.captured)
+    } else {
+        0
+    }
 }
 
 /// What the driver keeps for contexts, kernels and graphs, and what pools of memory cannot use, on devices with captured

@@ -14,7 +14,7 @@ use crate::kept::Kept;
 use crate::memory::{ELEMENT, prefill_rows, talker_row, thinker_row};
 use crate::speech::SpeechModel;
 use crate::turns::Turns;
-use crate::{Error, MemoryPlan, Request, Sampling, SpeechRequest};
+use crate::{Error, KvDtype, MemoryPlan, Request, Sampling, SpeechRequest};
 
 /// Longest answer when neither the request nor the checkpoint says it (the reference's `thinker_max_new_tokens`).
 const MAX_NEW_TOKENS: usize = 1024;
@@ -33,6 +33,8 @@ pub(crate) struct Stages {
     pub(crate) speech: Option<SpeechModel>,
     /// Longest sequence of prompt and answer.
     pub(crate) context: usize,
+    /// How the thinker's keys and values are stored.
+    pub(crate) kv: KvDtype,
     pub(crate) device: Device,
     /// The queue of the device on which the weights were made. Work on another one would wait for events at every launch,
     /// and have memory pools of its own.
@@ -139,7 +141,7 @@ impl Stages {
             .filter(|_| self.speech.is_some());
         let hidden = self.config.thinker.text_config.hidden_size as u64;
         RowBytes {
-            thinker: thinker_row(&self.config) * ELEMENT,
+            thinker: thinker_row(&self.config) * self.kv.bytes(false),
             talker: talker.map_or(0, talker_row) * ELEMENT,
             accepted: talker.map_or(0, |_| hidden * ELEMENT),
         }

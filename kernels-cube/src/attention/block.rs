@@ -5,12 +5,14 @@ use cubecl::prelude::*;
 use super::seen::{self, Sizes, seen_keys};
 use super::tile::{self, Block, Room, UNIT_ROWS};
 use super::{Attention, KEYS, Parts, Plan, ROWS, UNITS};
-use crate::Buffer;
+use crate::{Buffer, e4m3};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) struct Shape {
     pub(super) head_dim: usize,
     pub(super) has_ranges: bool,
+    /// Whether keys and values are words of E4M3.
+    pub(super) e4m3: bool,
     is_split: bool,
 }
 
@@ -45,14 +47,15 @@ pub(super) fn launch(client: &Client, attention: &Attention<'_>, plan: Plan) -> 
         sums: Buffer::empty(client, elem, plan.splits * heads * q.width),
         scales: Buffer::empty(client, f32::elem_type_native(), plan.splits * heads * 2),
     };
+    let [(keys, keys_elem), (values, _)] = [k, v].map(|heads| e4m3::readable(&heads.buffer));
     let axis = |count: usize| u32::try_from(count).expect("there are less than 2^32 blocks");
     block_kernel::launch(
         client,
         CubeCount::Static(axis(plan.blocks), axis(k.heads), axis(plan.splits)),
         CubeDim::new_1d((UNITS[0] * UNITS[1]) as u32),
         q.buffer.arg(),
-        k.buffer.arg(),
-        v.buffer.arg(),
+        keys,
+        values,
         seen::ranges(client, attention.seen).arg(),
         parts.sums.arg(),
         parts.scales.arg(),
@@ -60,15 +63,16 @@ pub(super) fn launch(client: &Client, attention: &Attention<'_>, plan: Plan) -> 
         Shape {
             head_dim: q.width,
             has_ranges: attention.seen.has_ranges(),
+            e4m3: e4m3::are_in(&k.buffer),
             is_split,
         },
-        [q.buffer.elem, k.buffer.elem, elem],
+        [q.buffer.elem, keys_elem, elem],
     );
     parts
 }
 
 #[cube(launch)]
-fn block_kernel<Q: Float, K: Float, Y: Float>(
+fn block_kernel<Q: Float, K: Numeric, Y: Float>(
     q: &[Q],
     k: &[K],
     v: &[K],

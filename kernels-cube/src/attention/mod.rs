@@ -14,7 +14,8 @@ mod tile;
 use cubecl::client::Client;
 
 use crate::matrix_units::Instructions;
-use crate::{Buffer, Heads, On, Units};
+use crate::store::read_rows;
+use crate::{Buffer, Heads, On, Units, e4m3};
 use matrix::Blocking;
 
 /// Keys of a tile.
@@ -33,7 +34,7 @@ const SPLIT_KEYS: usize = 128;
 pub struct Attention<'a> {
     /// `[rows, heads, head_dim]`
     pub q: &'a Heads,
-    /// `[keys, kv_heads, head_dim]`
+    /// `[keys, kv_heads, head_dim]`; of E4M3 ([`crate::E4M3`]) in whole words
     pub k: &'a Heads,
     /// As the keys, and of their type.
     pub v: &'a Heads,
@@ -117,6 +118,12 @@ pub fn attention<'a>(on: impl Into<On<'a>>, attention: Attention<'_>) -> Buffer 
         attention.q.width
     );
     if units == Units::Alone {
+        let [k, v] = [attention.k, attention.v].map(|heads| alone_reads(client, heads, &attention));
+        let attention = Attention {
+            k: &k,
+            v: &v,
+            ..attention
+        };
         return alone::launch(client, &attention);
     }
     if matrix::suits(client, &attention) {
@@ -125,6 +132,15 @@ pub fn attention<'a>(on: impl Into<On<'a>>, attention: Attention<'_>) -> Buffer 
         return matrix::launch(client, &attention, blocking, Instructions::Native);
     }
     without_matrix_units(client, &attention)
+}
+
+/// Keys or values as units read them that work alone: those of E4M3 in f32, as far as they are seen.
+fn alone_reads(client: &Client, heads: &Heads, attention: &Attention<'_>) -> Heads {
+    if e4m3::are_in(&heads.buffer) {
+        read_rows(client, heads, attention.seen.end(attention.q.rows))
+    } else {
+        heads.clone()
+    }
 }
 
 /// What [`attention()`] computes, in f32, by units that work together.

@@ -5,6 +5,7 @@ use cubecl::prelude::*;
 use super::block::Shape;
 use super::seen::{Sizes, seen_keys};
 use super::{KEYS, ROWS, UNITS};
+use crate::e4m3::number;
 
 /// Rows and keys that a unit forms the scores of.
 pub(super) const UNIT_ROWS: usize = ROWS / UNITS[0];
@@ -80,7 +81,7 @@ pub(super) fn load_queries<Q: Float>(
 
 /// Some rows of one head of keys or values, zero from `end` on, where nothing may have been written yet.
 #[cube]
-pub(super) fn load<K: Float>(
+pub(super) fn load<K: Numeric>(
     from: &[K],
     tile: &mut Shared<[f32]>,
     key: usize,
@@ -95,7 +96,7 @@ pub(super) fn load<K: Float>(
         let (place, d) = (i / width, i % width);
         let mut value = 0.0f32;
         if key + place < end && d < comptime!(shape.head_dim) {
-            value = f32::cast_from(from[(key + place) * stride + offset + d]);
+            value = number(from, (key + place) * stride + offset + d, shape.e4m3);
         }
         tile[place * comptime!(shape.tile_stride()) + d] = value;
         i += comptime!(UNITS[0] * UNITS[1]);

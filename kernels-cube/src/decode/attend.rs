@@ -4,11 +4,15 @@
 //! A cube has the query heads of one key head and a part of the keys; its planes take 16 keys at a time. Queries and
 //! probabilities are two halves of bf16 each, in rows of the matrix units that a group of heads leaves free, so both have
 //! 16 significant bits. The last cube of a key head to finish joins the parts, in their order.
+//!
+//! Keys and values of E4M3 become bf16, which holds all its numbers, in registers. They are half the bytes, so a plane
+//! loads its next ones before it works on those that it has.
 
 use cubecl::prelude::*;
 
 use super::{LEN, arrive, pack_bf16, warm};
 use crate::Buffer;
+use crate::e4m3::{self, bf16_pairs, byte_of};
 use crate::few::single::plane_total;
 use crate::matrix_units::{high, low};
 use crate::packed::tiles::Activations;
@@ -34,7 +38,17 @@ const PITCH: usize = HEAD + 8;
 /// A score that no key has.
 const LOWEST: f32 = -1e30;
 
-/// The keys and values of a layer, bf16 `[capacity, heads, 128]` each.
+/// Vectors of 16 bytes of a key or value.
+const fn row_vectors(e4m3: bool) -> usize {
+    if e4m3 { HEAD / 16 } else { HEAD / 8 }
+}
+
+/// Vectors of keys, and as many of values, that a lane holds of those of its plane.
+const fn held(e4m3: bool) -> usize {
+    KEYS * row_vectors(e4m3) / 32
+}
+
+/// The keys and values of a layer, `[capacity, heads, 128]` each: of bf16, or of E4M3 ([`crate::E4M3`]).
 #[derive(Clone, Debug)]
 pub struct Cache {
     /// Keys, normed and rotated.
@@ -123,8 +137,8 @@ pub fn attend(client: &Client, attend: &Attend, attended: Attended<'_>) {
             norms[1].vectors(4),
             attend.angles.vectors(4),
             control.arg(),
-            cache.keys.vectors(8),
-            cache.values.vectors(8),
+            cache.keys.bytes(16),
+            cache.values.bytes(16),
             attend.parts.vectors(4),
             attend.sums.arg(),
             attend.counters.arg(),
@@ -134,6 +148,7 @@ pub fn attend(client: &Client, attend: &Attend, attended: Attended<'_>) {
             (columns / 4) as u32,
             attend.eps,
             heads / kv_heads,
+            e4m3::are_in(&cache.keys),
         );
     }
 }
@@ -141,7 +156,8 @@ pub fn attend(client: &Client, attend: &Attend, attended: Attended<'_>) {
 #[cube(launch_unchecked)]
 #[allow(
     clippy::too_many_lines,
-    reason = "queries, keys and the join share what they have in registers"
+    clippy::collapsible_if,
+    reason = "queries, keys and the join share what they have in registers; what is compiled at all is asked by itself"
 )]
 fn attend_kernel(
     qkv: &[Vector<f32, N4>],
@@ -160,6 +176,7 @@ fn attend_kernel(
     columns: u32,
     eps: f32,
     #[comptime] group: usize,
+    #[comptime] e4m3: bool,
 ) {
     warm(next);
     let lane = UNIT_POS_X as usize;
@@ -183,14 +200,16 @@ fn attend_kernel(
     let head = lane / 4usize;
     let t = lane % 4usize;
     let mut base = start + plane * KEYS;
-    let mut k = Array::<Vector<u32, N4>>::new(8usize);
-    let mut v = Array::<Vector<u32, N4>>::new(8usize);
-    load_rows(&mut k, &mut v, keys, values, base, last, kv, kv_heads);
+    let row_vectors = comptime!(row_vectors(e4m3));
+    let held = comptime!(held(e4m3));
+    let mut k = Array::<Vector<u32, N4>>::new(held);
+    let mut v = Array::<Vector<u32, N4>>::new(held);
+    load_rows(&mut k, &mut v, keys, values, base, last, kv, kv_heads, e4m3);
     let mut queries =
         Shared::<[Vector<u32, N2>]>::new_aligned_slice(comptime!(2 * GROUP * HEAD / 4), 16usize);
     // Key and value of the token.
     let mut fresh =
-        Shared::<[Vector<u32, N4>]>::new_aligned_slice(comptime!(2 * HEAD / 8), 16usize);
+        Shared::<[Vector<u32, N4>]>::new_aligned_slice(comptime!(2 * row_vectors), 16usize);
     let mut query = Vector::<f32, N4>::new(0.0f32);
     if comptime!(group == PLANES) || plane < group {
         query = rotated(
@@ -219,21 +238,16 @@ fn attend_kernel(
                 eps,
             );
         }
-        let mut words = Array::<u32>::new(2usize);
-        words[0] = pack_bf16(row.extract(0usize), row.extract(1usize));
-        words[1] = pack_bf16(row.extract(2usize), row.extract(3usize));
-        let mut both = Vector::<u32, N4>::new(0u32);
-        both.insert(0usize, words[0]);
-        both.insert(1usize, words[1]);
-        both.insert(2usize, plane_shuffle_xor(words[0], 1u32));
-        both.insert(3usize, plane_shuffle_xor(words[1], 1u32));
-        if lane & 1usize == 0usize {
-            let at = (last * kv_heads + kv) * comptime!(HEAD / 8) + lane / 2usize;
-            fresh[plane * comptime!(HEAD / 8) + lane / 2usize] = both;
+        // Lanes that have a vector together.
+        let lanes = comptime!(32 / row_vectors);
+        let vector = stored(row, e4m3);
+        if lane & comptime!(lanes - 1) == 0usize {
+            let at = (last * kv_heads + kv) * row_vectors + lane / lanes;
+            fresh[plane * row_vectors + lane / lanes] = vector;
             if plane == 0usize {
-                keys[at] = both;
+                keys[at] = vector;
             } else {
-                values[at] = both;
+                values[at] = vector;
             }
         }
     }
@@ -241,30 +255,45 @@ fn attend_kernel(
     if base + KEYS > last && base <= last {
         // The new row is among them; those behind it are not looked at, but have to be numbers.
         #[unroll]
-        for i in 0..8usize {
-            if base + comptime!(i / 4 * 8) + head >= last {
-                k[i] = fresh[comptime!(i % 4 * 4) + t];
+        for i in 0..held {
+            let (of_key, of_value) = comptime!((held / 2, held / 4));
+            if base + comptime!(i / of_key * 8) + head >= last {
+                k[i] = fresh[comptime!(i % of_key * 4) + t];
             }
-            if base + comptime!(i / 4 * 8 + i / 2 % 2) + t * 2usize >= last {
-                v[i] = fresh[comptime!(HEAD / 8 + i % 2) + head * 2usize];
+            let value = comptime!(i / of_value);
+            if base + comptime!(value / 2 * 8 + value % 2) + t * 2usize >= last {
+                v[i] = fresh[comptime!(row_vectors + i % of_value) + head * of_value];
             }
         }
     }
 
-    // Rows of the first operand: the upper halves of the queries, then the lower ones.
+    // Rows of the first operand: the upper halves of the queries, then the lower ones. Each product has four numbers of
+    // this lane's vectors of keys.
     let mut q = Array::<u32>::new(32usize);
+    let fours = comptime!(32 / row_vectors);
     #[unroll]
-    for j in 0..4usize {
+    for product in 0..8usize {
         #[unroll]
         for half in 0..2usize {
-            #[unroll]
-            for u in 0..2usize {
-                let at =
-                    (half * GROUP + head) * comptime!(HEAD / 4) + (j * 4usize + t) * 2usize + u;
-                let word = queries[at];
-                q[comptime!(j * 8 + u * 4 + half)] = word.extract(0usize);
-                q[comptime!(j * 8 + u * 4 + half + 2)] = word.extract(1usize);
+            let four = (comptime!(product / fours * 4) + t) * fours + comptime!(product % fours);
+            let word = queries[(half * GROUP + head) * comptime!(HEAD / 4) + four];
+            let (first, second) = (word.extract(0usize), word.extract(1usize));
+            if comptime!(e4m3) {
+                q[comptime!(product * 4 + half)] = halves_of(first, second, false);
+                q[comptime!(product * 4 + half + 2)] = halves_of(first, second, true);
+            } else {
+                q[comptime!(product * 4 + half)] = first;
+                q[comptime!(product * 4 + half + 2)] = second;
             }
+        }
+    }
+    let mut next_k = Array::<Vector<u32, N4>>::new(held);
+    let mut next_v = Array::<Vector<u32, N4>>::new(held);
+    if comptime!(e4m3) {
+        #[unroll]
+        for i in 0..held {
+            next_k[i] = k[i];
+            next_v[i] = v[i];
         }
     }
     let mut largest = f32::new(LOWEST);
@@ -275,26 +304,46 @@ fn attend_kernel(
         o[m] = Vector::<f32, N4>::new(0.0f32);
     }
     while base < end {
+        let ahead = base + comptime!(PLANES * KEYS);
+        if comptime!(e4m3) {
+            if ahead < end {
+                load_rows(
+                    &mut next_k,
+                    &mut next_v,
+                    keys,
+                    values,
+                    ahead,
+                    last + 1usize,
+                    kv,
+                    kv_heads,
+                    e4m3,
+                );
+            }
+        }
         // Scores of two times eight keys.
         let mut s = Array::<Vector<f32, N4>>::new(2usize);
         #[unroll]
         for tile in 0..2usize {
             s[tile] = Vector::<f32, N4>::new(0.0f32);
             #[unroll]
-            for j in 0..4usize {
-                let k = k[comptime!(tile * 4 + j)];
-                #[unroll]
-                for u in 0..2usize {
-                    s[tile] = mma(
-                        q[comptime!(j * 8 + u * 4)],
-                        q[comptime!(j * 8 + u * 4 + 1)],
-                        q[comptime!(j * 8 + u * 4 + 2)],
-                        q[comptime!(j * 8 + u * 4 + 3)],
-                        k.extract(comptime!(u * 2)),
-                        k.extract(comptime!(u * 2 + 1)),
-                        s[tile],
-                    );
+            for product in 0..8usize {
+                let k = k[comptime!(tile * held / 2 + product / fours)];
+                let mut b = Array::<u32>::new(2usize);
+                if comptime!(e4m3) {
+                    bf16_pairs(k.extract(comptime!(product % fours)), &mut b);
+                } else {
+                    b[0] = k.extract(comptime!(product % fours * 2));
+                    b[1] = k.extract(comptime!(product % fours * 2 + 1));
                 }
+                s[tile] = mma(
+                    q[comptime!(product * 4)],
+                    q[comptime!(product * 4 + 1)],
+                    q[comptime!(product * 4 + 2)],
+                    q[comptime!(product * 4 + 3)],
+                    b[0],
+                    b[1],
+                    s[tile],
+                );
             }
         }
         let mut p = Array::<f32>::new(4usize);
@@ -329,20 +378,33 @@ fn attend_kernel(
             );
         }
         #[unroll]
-        for m in 0..16usize {
-            let (word, odd) = comptime!((m % 8 / 2, m % 2 == 1));
-            let mut b = Array::<u32>::new(2usize);
+        for two in 0..8usize {
+            // By columns and pairs of keys.
+            let mut b = Array::<u32>::new(4usize);
+            pairs_of_keys(&v, &mut b, two, e4m3);
             #[unroll]
-            for i in 0..2usize {
-                let first = v[comptime!(i * 4 + m / 8)].extract(word);
-                let second = v[comptime!(i * 4 + 2 + m / 8)].extract(word);
-                b[i] = halves_of(first, second, odd);
+            for odd in 0..2usize {
+                let m = comptime!(two * 2 + odd);
+                o[m] *= Vector::<f32, N4>::new(kept);
+                o[m] = mma(
+                    w[0],
+                    w[1],
+                    w[2],
+                    w[3],
+                    b[comptime!(odd * 2)],
+                    b[comptime!(odd * 2 + 1)],
+                    o[m],
+                );
             }
-            o[m] *= Vector::<f32, N4>::new(kept);
-            o[m] = mma(w[0], w[1], w[2], w[3], b[0], b[1], o[m]);
         }
-        base += comptime!(PLANES * KEYS);
-        if base < end {
+        base = ahead;
+        if comptime!(e4m3) {
+            #[unroll]
+            for i in 0..held {
+                k[i] = next_k[i];
+                v[i] = next_v[i];
+            }
+        } else if base < end {
             load_rows(
                 &mut k,
                 &mut v,
@@ -352,6 +414,7 @@ fn attend_kernel(
                 last + 1usize,
                 kv,
                 kv_heads,
+                e4m3,
             );
         }
     }
@@ -480,6 +543,62 @@ fn attend_kernel(
     }
 }
 
+/// Of two columns of a plane's values, number `two` of a lane's eight, the pairs of rows of the second operand:
+/// `[column, pair]`.
+#[cube]
+fn pairs_of_keys(
+    v: &Array<Vector<u32, N4>>,
+    b: &mut Array<u32>,
+    #[comptime] two: usize,
+    #[comptime] e4m3: bool,
+) {
+    #[unroll]
+    for i in 0..2usize {
+        if comptime!(e4m3) {
+            let first = v[comptime!(i * 2)].extract(comptime!(two / 2));
+            let second = v[comptime!(i * 2 + 1)].extract(comptime!(two / 2));
+            // Two numbers of the one and two of the other.
+            let mut four = Array::<u32>::new(1usize);
+            four[0] = halves_of(first, second, comptime!(two % 2 == 1));
+            let mut columns = Array::<u32>::new(2usize);
+            bf16_pairs(four[0], &mut columns);
+            b[i] = columns[0];
+            b[i + 2usize] = columns[1];
+        } else {
+            let first = v[comptime!(i * 4 + two / 4)].extract(comptime!(two % 4));
+            let second = v[comptime!(i * 4 + 2 + two / 4)].extract(comptime!(two % 4));
+            b[i] = halves_of(first, second, false);
+            b[i + 2usize] = halves_of(first, second, true);
+        }
+    }
+}
+
+/// A head as the cache has it, of which a lane has four numbers: the vector that this lane's are the first of.
+#[cube]
+fn stored(row: Vector<f32, N4>, #[comptime] e4m3: bool) -> Vector<u32, N4> {
+    let mut words = Array::<u32>::new(2usize);
+    let mut vector = Vector::<u32, N4>::new(0u32);
+    if comptime!(e4m3) {
+        words[0] = 0u32;
+        #[unroll]
+        for i in 0..4usize {
+            words[0] |= byte_of(row.extract(i)) << comptime!(i as u32 * 8);
+        }
+        #[unroll]
+        for i in 0..4usize {
+            vector.insert(i, plane_shuffle_xor(words[0], comptime!(i as u32)));
+        }
+    } else {
+        words[0] = pack_bf16(row.extract(0usize), row.extract(1usize));
+        words[1] = pack_bf16(row.extract(2usize), row.extract(3usize));
+        vector.insert(0usize, words[0]);
+        vector.insert(1usize, words[1]);
+        vector.insert(2usize, plane_shuffle_xor(words[0], 1u32));
+        vector.insert(3usize, plane_shuffle_xor(words[1], 1u32));
+    }
+    vector
+}
+
 /// The lane's parts of 16 keys and values from `base` on, of those before `end`: of key `lane / 4` of both groups of eight,
 /// every fourth vector from `lane % 4` on; of four values, the 16 numbers from `lane / 4 * 16` on, which are pairs of rows
 /// of the second operand.
@@ -493,26 +612,30 @@ fn load_rows(
     end: usize,
     kv: usize,
     kv_heads: usize,
+    #[comptime] e4m3: bool,
 ) {
+    let row_vectors = comptime!(row_vectors(e4m3));
+    let (of_key, of_value) = comptime!((held(e4m3) / 2, held(e4m3) / 4));
     let head = UNIT_POS_X as usize / 4usize;
     let t = UNIT_POS_X as usize % 4usize;
     let last = select(end > 0usize, end, 1usize) - 1usize;
     #[unroll]
     for tile in 0..2usize {
         let key = base + tile * 8usize + head;
-        let at = (select(key < last, key, last) * kv_heads + kv) * comptime!(HEAD / 8) + t;
+        let at = (select(key < last, key, last) * kv_heads + kv) * row_vectors + t;
         #[unroll]
-        for j in 0..4usize {
-            k[comptime!(tile * 4 + j)] = load(keys, at + j * 4usize);
+        for j in 0..of_key {
+            k[comptime!(tile * of_key + j)] = load(keys, at + j * 4usize);
         }
     }
     #[unroll]
     for i in 0..4usize {
         let key = base + comptime!(i / 2 * 8 + i % 2) + t * 2usize;
-        let at =
-            (select(key < last, key, last) * kv_heads + kv) * comptime!(HEAD / 8) + head * 2usize;
-        v[comptime!(i * 2)] = load(values, at);
-        v[comptime!(i * 2 + 1)] = load(values, at + 1usize);
+        let at = (select(key < last, key, last) * kv_heads + kv) * row_vectors + head * of_value;
+        #[unroll]
+        for j in 0..of_value {
+            v[comptime!(i * of_value + j)] = load(values, at + j);
+        }
     }
 }
 

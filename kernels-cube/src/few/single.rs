@@ -33,7 +33,7 @@ pub(super) fn share(
 ) {
     let lane = UNIT_POS_X as usize;
     // One of four lanes has the columns of the row of activations.
-    if lane % 4usize == 0usize {
+    if lane.is_multiple_of(4usize) {
         let own = &mut parts[plane_of(work) * work.parts() + lane / 4usize..];
         #[unroll]
         for i in 0..work.tiles {

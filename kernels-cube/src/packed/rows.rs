@@ -7,6 +7,7 @@ use cubecl::prelude::*;
 
 use super::{COLUMNS, Coding, Scaling, Shape};
 use crate::Buffer;
+use crate::e4m3::finite;
 use crate::grid::flat;
 use crate::units::{On, Units};
 
@@ -204,7 +205,7 @@ pub fn unpack(client: &Client, matrix: &Matrix, values: &Buffer) {
 #[cube]
 fn value_of(word: u32, index: usize, table: &[f32], #[comptime] coding: Coding) -> f32 {
     if comptime!(coding.bytes) {
-        e4m3(word >> (index as u32 * 8u32))
+        finite(word >> (index as u32 * 8u32))
     } else {
         let code = (word >> (index as u32 * 4u32)) & 15u32;
         if comptime!(coding.e2m1) {
@@ -217,16 +218,6 @@ fn value_of(word: u32, index: usize, table: &[f32], #[comptime] coding: Coding) 
             table[code as usize]
         }
     }
-}
-
-/// The low byte of a word as E4M3. Subnormal numbers are formed by a product: devices may flush them in f32.
-#[cube]
-fn e4m3(bits: u32) -> f32 {
-    let magnitude = bits & 0x7Fu32;
-    let small = f32::cast_from(magnitude) * 0.001953125f32;
-    let large = f32::from_bits((magnitude << 20u32) + comptime!(120u32 << 23));
-    let value = select(magnitude < 8u32, small, large);
-    select((bits & 0x80u32) != 0u32, -value, value)
 }
 
 /// The factor of block `at` of all blocks.
@@ -243,7 +234,7 @@ fn factor_of(scales: &[u32], at: usize, #[comptime] coding: Coding) -> f32 {
         if comptime!(coding.scaling == Scaling::E8m0) {
             f32::from_bits(byte << 23u32)
         } else {
-            e4m3(byte)
+            finite(byte)
         }
     }
 }

@@ -4,7 +4,7 @@
 
 use std::panic::catch_unwind;
 
-use burn_omni_kernels::{Buffer, Heads, Matrix};
+use burn_omni_kernels::{Buffer, E4M3, Heads, Matrix};
 use cubecl::prelude::*;
 use cubecl::wgpu::{WgpuDevice, WgpuDeviceKind};
 
@@ -71,6 +71,46 @@ impl Random {
             width,
             strides: [heads * width, width],
         }
+    }
+}
+
+/// The value of an E4M3 byte, by its definition.
+pub(crate) fn e4m3(byte: u8) -> f32 {
+    let (exponent, mantissa) = (i32::from(byte >> 3 & 15), f32::from(byte & 7));
+    let magnitude = match (exponent, byte & 7) {
+        (15, 7) => f32::NAN,
+        (0, _) => mantissa / 512.0,
+        _ => (8.0 + mantissa) * 2_f32.powi(exponent - 10),
+    };
+    if byte & 0x80 == 0 {
+        magnitude
+    } else {
+        -magnitude
+    }
+}
+
+/// The E4M3 byte whose value is nearest, of two the even one; a byte of NaN for NaN.
+pub(crate) fn e4m3_byte(number: f32) -> u8 {
+    let sign = if number.is_sign_negative() { 0x80 } else { 0 };
+    if number.is_nan() {
+        return sign | 0x7F;
+    }
+    let magnitude = f64::from(number.abs().min(448.0));
+    let distance = |byte: u8| (f64::from(e4m3(byte)) - magnitude).abs();
+    let nearer = |a: &u8, b: &u8| {
+        let (a, b) = (*a, *b);
+        distance(a)
+            .total_cmp(&distance(b))
+            .then((a & 1).cmp(&(b & 1)))
+    };
+    sign | (0..0x7F).min_by(nearer).expect("there are bytes")
+}
+
+/// Bytes of E4M3.
+pub(crate) fn e4m3_buffer(client: &Client, bytes: &[u8]) -> Buffer {
+    Buffer {
+        handle: client.create_from_slice(bytes),
+        elem: E4M3,
     }
 }
 

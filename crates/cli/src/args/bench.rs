@@ -52,7 +52,7 @@ pub(crate) struct BenchArgs {
         value_name = "DIR",
         requires = "synthetic",
         conflicts_with_all = [
-            "device", "w4a4", "max_context", "memory_limit", "prompt_tokens", "decode_tokens", "frames", "repeat",
+            "device", "w4a4", "max_context", "kv_dtype", "memory_limit", "prompt_tokens", "decode_tokens", "frames", "repeat",
             "timeline",
         ]
     )]

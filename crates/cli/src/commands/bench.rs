@@ -9,7 +9,7 @@ use anyhow::Context;
 use burn_omni::bench::{Bench, Figure, Sizes, Synthetic};
 use burn_omni::{Config, EngineConfig, Quantize};
 
-use super::load::check_w4a4;
+use super::load::{check_kv_dtype, check_w4a4};
 use crate::args::BenchArgs;
 use crate::device::{self, Found};
 use crate::failure::Failure;
@@ -87,6 +87,7 @@ fn prepare(args: BenchArgs, output: &Output) -> Result<Bench, Failure> {
     let (quantize, quantize_head) = format(&args)?;
     let found = args.device.device.open(output)?;
     check_w4a4(args.w4a4, &found.device, &found.name)?;
+    check_kv_dtype(args.context.kv_dtype, &found.device, &found.name)?;
     say(&found, &format!("random weights of {name}"), output);
     Ok(Bench::synthetic(Synthetic {
         config: Config::preset(name).expect("the command line knows the names"),
@@ -95,6 +96,7 @@ fn prepare(args: BenchArgs, output: &Output) -> Result<Bench, Failure> {
         quantize_head,
         w4a4: args.w4a4,
         max_context: args.context.max_context,
+        kv_dtype: args.context.kv_dtype.into(),
         speech: !args.no_speech,
     })?)
 }
@@ -116,6 +118,7 @@ fn load(args: BenchArgs, output: &Output) -> Result<Bench, Failure> {
     let quantize = args.quantize.checked()?;
     let found = args.device.device.open(output)?;
     check_w4a4(args.w4a4, &found.device, &found.name)?;
+    check_kv_dtype(args.context.kv_dtype, &found.device, &found.name)?;
     let limit = args.context.memory_limit;
     let limit = limit.or_else(|| device::free_memory(&found));
     let dir = args.dir.or_else(|| env::var_os(VARIABLE).map(Into::into));
@@ -128,6 +131,7 @@ fn load(args: BenchArgs, output: &Output) -> Result<Bench, Failure> {
         .quantize(quantize.format)
         .quantize_head(quantize.head)
         .w4a4(args.w4a4)
+        .kv_dtype(args.context.kv_dtype.into())
         .memory_limit(limit)
         .warn({
             let output = *output;

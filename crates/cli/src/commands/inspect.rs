@@ -17,6 +17,7 @@ use serde_json::Value;
 
 use self::finite::BadTensor;
 use self::shape::Shape;
+use super::load::check_kv_dtype;
 use crate::args::{ContextArg, InspectArgs, OnLoad};
 use crate::device::{self, Choice, Found};
 use crate::failure::{self, Failure};
@@ -76,7 +77,8 @@ pub(crate) fn inspect(args: &InspectArgs, output: &Output) -> Result<(), Failure
     let config =
         Config::from_checkpoint(&checkpoint).map_err(|error: ConfigError| Error::from(error))?;
     let found = Choice::Auto.open(&output)?;
-    let room = room(&config, args.context.max_context, &found);
+    check_kv_dtype(args.context.kv_dtype, &found.device, &found.name)?;
+    let room = room(&config, &args.context, &found);
     let plan = MemoryPlan::new(&checkpoint, &config, room, quantize.at_load());
     let limit = args.context.memory_limit;
     let limit = limit.or_else(|| device::free_memory(&found));
@@ -113,6 +115,7 @@ fn problems(
     let mut engine = EngineConfig::new(dir)
         .device(found.device)
         .memory_limit(limit)
+        .kv_dtype(context.kv_dtype.into())
         .quantize(quantize.format)
         .quantize_head(quantize.head)
         .warn(move |warning| told.borrow_mut().push(warning.to_owned()));
@@ -128,13 +131,14 @@ fn problems(
 }
 
 /// What the model will be loaded for.
-fn room(config: &Config, max_context: Option<usize>, found: &Found) -> Room {
+fn room(config: &Config, args: &ContextArg, found: &Found) -> Room {
     let longest = config.thinker.text_config.max_position_embeddings;
     let usual = burn_omni::usual_context(config, &found.device);
     Room {
-        context: max_context.unwrap_or(usual).min(longest),
+        context: args.max_context.unwrap_or(usual).min(longest),
         captured: multiplies_bf16(&found.device),
         speech: config.can_speak(),
+        kv: args.kv_dtype.into(),
     }
 }
 

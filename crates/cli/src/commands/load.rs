@@ -3,9 +3,10 @@
 use std::time::{Duration, Instant};
 
 use burn_omni::{Device, Engine, EngineConfig, Sampling};
+use burn_omni_ops::decode::multiplies_bf16;
 use burn_omni_ops::has_w4a4;
 
-use crate::args::{Dtype, ModelArgs, TextArgs};
+use crate::args::{Dtype, KvDtype, ModelArgs, TextArgs};
 use crate::device::{self, Found};
 use crate::failure::Failure;
 use crate::kernels;
@@ -40,6 +41,7 @@ pub(crate) fn load(args: &ModelArgs, voice: Voice, output: &Output) -> Result<Lo
     let Found { device, name } = found;
     check_dtype(args.dtype, &name)?;
     check_w4a4(args.w4a4, &device, &name)?;
+    check_kv_dtype(args.context.kv_dtype, &device, &name)?;
     let dir = model_dir::resolve(args.model.dir.as_deref())?;
     let started = Instant::now();
     let bar: Bar = output.bar("Loading");
@@ -49,6 +51,7 @@ pub(crate) fn load(args: &ModelArgs, voice: Voice, output: &Output) -> Result<Lo
         .quantize(quantize.format)
         .quantize_head(quantize.head)
         .w4a4(args.w4a4)
+        .kv_dtype(args.context.kv_dtype.into())
         .memory_limit(limit)
         .warn({
             let output = *output;
@@ -84,6 +87,16 @@ pub(super) fn check_w4a4(wanted: bool, device: &Device, name: &str) -> Result<()
         return Err(Failure::advised(
             format!("--w4a4: {name} has no products of 4-bit operands"),
             "leave it out; NVIDIA GPUs of compute capability 12.0 and 12.1 have them",
+        ));
+    }
+    Ok(())
+}
+
+pub(super) fn check_kv_dtype(wanted: KvDtype, device: &Device, name: &str) -> Result<(), Failure> {
+    if wanted == KvDtype::Bf16 && !multiplies_bf16(device) {
+        return Err(Failure::advised(
+            format!("--kv-dtype bf16: keys and values on {name} are f32 or FP8"),
+            "use --kv-dtype auto or --kv-dtype fp8",
         ));
     }
     Ok(())

@@ -123,8 +123,8 @@ impl SelfAttention {
         if let Some(window) = window {
             spec = spec.with_window(window);
         }
-        let [k, v] = cache.append(rotate(k, k_norm), v);
-        let out = ops::attention(rotate(q, q_norm), k, v, spec);
+        let kv = cache.append(rotate(k, k_norm), v);
+        let out = ops::attention_over(rotate(q, q_norm), kv, spec);
         self.o_proj.forward(out.reshape([rows, heads * head_dim]))
     }
 }

@@ -1,13 +1,13 @@
 //! Keys and values of the rows seen so far.
 
-use burn::tensor::{DType, Device, Tensor, s};
-use burn_omni_ops as ops;
+use burn::tensor::{Device, Tensor};
+use burn_omni_ops::{KvFormat, KvStore};
 
 /// The keys and values of one layer, in memory that is allocated once.
 #[derive(Clone, Debug)]
 pub struct KvCache {
     /// Keys and values `[capacity, kv_heads, head_dim]`; moved out only while they are written.
-    stored: Option<[Tensor<3>; 2]>,
+    stored: Option<[KvStore; 2]>,
     len: usize,
     capacity: usize,
 }
@@ -18,10 +18,11 @@ impl KvCache {
     pub fn new(
         capacity: usize,
         [kv_heads, head_dim]: [usize; 2],
-        dtype: DType,
+        format: impl Into<KvFormat>,
         device: &Device,
     ) -> Self {
-        let room = || Tensor::zeros([capacity, kv_heads, head_dim], (device, dtype));
+        let format = format.into();
+        let room = || KvStore::zeros(format, [capacity, kv_heads, head_dim], device);
         Self {
             stored: Some([room(), room()]),
             len: 0,
@@ -40,9 +41,9 @@ impl KvCache {
     /// # Panics
     /// Never: the tensors are moved only while they are written.
     #[must_use]
-    pub fn tensors(&self) -> &[Tensor<3>; 2] {
+    pub fn stored(&self) -> &[KvStore; 2] {
         let stored = self.stored.as_ref();
-        stored.expect("only append and keep_last move the tensors")
+        stored.expect("only append and change move the tensors")
     }
 
     /// Whether no row is in use.
@@ -72,19 +73,7 @@ impl KvCache {
             return;
         }
         let len = self.len;
-        let tensors = self
-            .stored
-            .take()
-            .expect("only append and keep_last move the tensors");
-        self.stored = Some(tensors.map(|tensor| {
-            let [_, kv_heads, head_dim] = tensor.dims();
-            let options = (&tensor.device(), tensor.dtype());
-            let room = Tensor::zeros([capacity, kv_heads, head_dim], options);
-            match len {
-                0 => room,
-                _ => ops::write_rows(room, tensor.slice(s![..len, .., ..]), 0),
-            }
-        }));
+        self.change(|rows| rows.grown(capacity, len));
         self.capacity = capacity;
     }
 
@@ -99,15 +88,7 @@ impl KvCache {
             return;
         }
         let start = self.len - len;
-        let tensors = self
-            .stored
-            .take()
-            .expect("only append and keep_last move the tensors");
-        self.stored = Some(tensors.map(|tensor| {
-            // A copy: the rows may overlap the place they move to.
-            let rows = tensor.clone().slice(s![start..self.len, .., ..]) * 1.0;
-            tensor.slice_assign(s![0..len, .., ..], rows)
-        }));
+        self.change(|rows| rows.moved_to_front(start, len));
         self.len = len;
     }
 
@@ -119,24 +100,28 @@ impl KvCache {
     ///
     /// # Panics
     /// When there is no room; who makes a cache knows how long its sequence can get.
-    pub fn append(&mut self, k: Tensor<3>, v: Tensor<3>) -> [Tensor<3>; 2] {
+    pub fn append(&mut self, k: Tensor<3>, v: Tensor<3>) -> [KvStore; 2] {
         let end = self.len + k.dims()[0];
         assert!(
             end <= self.capacity,
             "a cache of {} rows cannot hold {end}",
             self.capacity
         );
-        let [old_k, old_v] = self
-            .stored
-            .take()
-            .expect("only append and keep_last move the tensors");
+        let [old_k, old_v] = self.take();
         // Nobody else holds the tensors now, or they stay where they are: the rows are written in place.
-        let stored = [
-            ops::write_rows(old_k, k, self.len),
-            ops::write_rows(old_v, v, self.len),
-        ];
+        let stored = [old_k.write(k, self.len), old_v.write(v, self.len)];
         self.len = end;
         self.stored = Some(stored.clone());
         stored
+    }
+
+    fn change(&mut self, change: impl Fn(KvStore) -> KvStore) {
+        let stored = self.take();
+        self.stored = Some(stored.map(change));
+    }
+
+    fn take(&mut self) -> [KvStore; 2] {
+        let stored = self.stored.take();
+        stored.expect("only append and change move the tensors")
     }
 }

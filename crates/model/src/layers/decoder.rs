@@ -89,7 +89,7 @@ impl DecoderLayer {
                 FeedForward::Dense(mlp) => FeedForwardParts::Dense(mlp.matrices()?),
                 FeedForward::Sparse(moe) => moe.parts()?,
             },
-            cache: cache.tensors().clone(),
+            cache: cache.stored().clone(),
         })
     }
 

@@ -1,6 +1,7 @@
 //! The text decoder.
 
 use burn::tensor::{DType, Device, Tensor};
+use burn_omni_ops::KvFormat;
 use burn_omni_ops::decode::{DecoderParts, Matrices};
 use burn_omni_quant::Weights;
 
@@ -118,8 +119,8 @@ impl TextDecoder {
         }
     }
 
-    pub(super) fn state(&self, capacity: usize, dtype: DType) -> TextState {
-        let cache = || KvCache::new(capacity, self.kv_shape, dtype, &self.device);
+    pub(super) fn state(&self, capacity: usize, format: KvFormat) -> TextState {
+        let cache = || KvCache::new(capacity, self.kv_shape, format, &self.device);
         TextState {
             caches: self.layers.iter().map(|_| cache()).collect(),
         }

@@ -6,7 +6,10 @@ use super::Bench;
 use crate::decode::{
     FeedForwardParts, LayerParts, Matrices, Pass, PassParts, SharedParts, StackParts,
 };
-use crate::{AttentionSpec, attention, experts, linear, rms_norm, rope, route, swiglu, write_rows};
+use crate::{
+    AttentionSpec, KvFormat, KvStore, attention, experts, linear, reference, rms_norm, rope, route,
+    swiglu, write_rows,
+};
 
 const HIDDEN: usize = 192;
 const INNER: usize = 96;
@@ -17,8 +20,12 @@ const HEAD: usize = 128;
 const VOCABULARY: usize = 70;
 const CAPACITY: usize = 320;
 const EPS: f64 = 1e-6;
-/// A key next to a rounding boundary of bf16 may fall to the other side.
-const APART: f32 = 100.0;
+/// How caches are stored, and how much further apart results may be: a key next to a rounding boundary may fall to the other
+/// side.
+const FORMATS: [(KvFormat, f32); 2] = [
+    (KvFormat::Float(DType::BF16), 100.0),
+    (KvFormat::E4m3, 500.0),
+];
 
 /// A layer on one device.
 struct Layer {
@@ -30,50 +37,58 @@ struct Layer {
     experts: [Tensor<3>; 2],
     gate: Tensor<2>,
     shared: [Tensor<2>; 2],
-    cache: [Tensor<3>; 2],
+    /// Keys and values as the cache stores them, in f32.
+    kept: [Tensor<3>; 2],
+    format: KvFormat,
 }
 
-/// Rows behind caches of several lengths.
+/// Rows behind caches of several lengths and of all formats.
 pub(super) fn decoder(bench: &mut Bench<'_>) {
-    for len in [0, 9, 300] {
-        let random = bench.random.clone();
-        let found = Layer::new(bench, bench.device);
-        bench.random = random;
-        let expected = Layer::new(bench, bench.oracle);
-        let (norm, head) = (
-            vector(bench, bench.oracle),
-            weights(bench, [VOCABULARY, HIDDEN]),
-        );
-        let x = bench.random.tensor([1, HIDDEN], bench.oracle);
-        let frequency: Vec<f32> = (0..HEAD / 2).map(|i| 0.9_f32.powi(i as i32)).collect();
-        let position = len as f32 + 2.0;
-        let y = expected.forward(x.clone(), len, &angles(&frequency, position, bench.oracle));
-        let y = linear(normed(y, &norm), head.clone().cast(DType::F32), None);
-
-        let device = bench.device;
-        let there = |x: Tensor<2>| Tensor::<2>::from_data(x.into_data(), device);
-        let parts = PassParts {
-            stack: StackParts {
-                layers: vec![found.parts()],
-                norm: Tensor::from_data(norm.into_data(), device),
-                eps: EPS,
-                heads: HEADS,
-                inverse_frequency: frequency,
-            },
-            tables: Vec::new(),
-            heads: vec![Matrices::Dense(there(head).cast(DType::BF16).unsqueeze())],
-        };
-        match Pass::new(parts) {
-            Some(pass) => {
-                pass.row(there(x), len, position);
-                let error = super::error(
-                    Tensor::from_data(pass.scores(0).into_data(), bench.oracle),
-                    y,
-                );
-                bench.largest = bench.largest.max(error / APART);
-            }
-            None => bench.largest = f32::INFINITY,
+    for (format, apart) in FORMATS {
+        for len in [0, 9, 300] {
+            step(bench, len, format, apart);
         }
+    }
+}
+
+fn step(bench: &mut Bench<'_>, len: usize, format: KvFormat, apart: f32) {
+    let random = bench.random.clone();
+    let found = Layer::new(bench, bench.device, format);
+    bench.random = random;
+    let expected = Layer::new(bench, bench.oracle, format);
+    let (norm, head) = (
+        vector(bench, bench.oracle),
+        weights(bench, [VOCABULARY, HIDDEN]),
+    );
+    let x = bench.random.tensor([1, HIDDEN], bench.oracle);
+    let frequency: Vec<f32> = (0..HEAD / 2).map(|i| 0.9_f32.powi(i as i32)).collect();
+    let position = len as f32 + 2.0;
+    let y = expected.forward(x.clone(), len, &angles(&frequency, position, bench.oracle));
+    let y = linear(normed(y, &norm), head.clone().cast(DType::F32), None);
+
+    let device = bench.device;
+    let there = |x: Tensor<2>| Tensor::<2>::from_data(x.into_data(), device);
+    let parts = PassParts {
+        stack: StackParts {
+            layers: vec![found.parts()],
+            norm: Tensor::from_data(norm.into_data(), device),
+            eps: EPS,
+            heads: HEADS,
+            inverse_frequency: frequency,
+        },
+        tables: Vec::new(),
+        heads: vec![Matrices::Dense(there(head).cast(DType::BF16).unsqueeze())],
+    };
+    match Pass::new(parts) {
+        Some(pass) => {
+            pass.row(there(x), len, position);
+            let error = super::error(
+                Tensor::from_data(pass.scores(0).into_data(), bench.oracle),
+                y,
+            );
+            bench.largest = bench.largest.max(error / apart);
+        }
+        None => bench.largest = f32::INFINITY,
     }
 }
 
@@ -95,6 +110,14 @@ fn normed(x: Tensor<2>, norm: &Tensor<1>) -> Tensor<2> {
     rms_norm(x.unsqueeze_dim(1), norm.clone(), EPS).squeeze_dim(1)
 }
 
+/// Keys or values as a cache stores them.
+fn rounded(rows: Tensor<3>, format: KvFormat) -> Tensor<3> {
+    match format {
+        KvFormat::Float(dtype) => rows.cast(dtype).cast(DType::F32),
+        KvFormat::E4m3 => reference::e4m3(rows),
+    }
+}
+
 /// Cosines and sines.
 fn angles(frequency: &[f32], position: f32, device: &Device) -> [Tensor<2>; 2] {
     let angles: Vec<f32> = frequency.iter().map(|f| position * f).collect();
@@ -103,15 +126,15 @@ fn angles(frequency: &[f32], position: f32, device: &Device) -> [Tensor<2>; 2] {
 }
 
 impl Layer {
-    fn new(bench: &mut Bench<'_>, device: &Device) -> Self {
+    fn new(bench: &mut Bench<'_>, device: &Device, format: KvFormat) -> Self {
         let [heads, kv_heads] = HEADS;
         let mut head_norm = || bench.random.tensor([HEAD], device) * 0.3 + 1.0;
         let qk_norms = [head_norm(), head_norm()];
-        let mut cache = || {
-            let shape = [CAPACITY, kv_heads, HEAD];
-            bench.random.tensor(shape, device).cast(DType::BF16)
+        let mut kept = || {
+            let rows = bench.random.tensor([CAPACITY, kv_heads, HEAD], device);
+            rounded(rows, format)
         };
-        let cache = [cache(), cache()];
+        let kept = [kept(), kept()];
         Self {
             norms: [vector(bench, device), vector(bench, device)],
             qk_norms,
@@ -127,7 +150,8 @@ impl Layer {
                 on(bench, [2 * INNER, HIDDEN], device),
                 on(bench, [HIDDEN, INNER], device),
             ],
-            cache,
+            kept,
+            format,
         }
     }
 
@@ -148,7 +172,10 @@ impl Layer {
                     matrices: self.shared.each_ref().map(one),
                 }),
             },
-            cache: self.cache.clone(),
+            cache: self.kept.clone().map(|rows| {
+                let store = KvStore::zeros(self.format, rows.dims(), &rows.device());
+                store.write(rows, 0)
+            }),
         }
     }
 
@@ -167,9 +194,9 @@ impl Layer {
             &self.qk_norms[1],
         );
         let v = qkv.slice(s![.., heads + kv_heads.., ..]);
-        let mut kept = self.cache.clone().map(|rows| rows.cast(DType::F32));
+        let mut kept = self.kept.clone();
         for (kept, rows) in kept.iter_mut().zip([k, v]) {
-            let rows = rows.cast(DType::BF16).cast(DType::F32);
+            let rows = rounded(rows, self.format);
             *kept = write_rows(kept.clone(), rows, len);
         }
         let [k, v] = kept;

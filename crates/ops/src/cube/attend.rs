@@ -1,17 +1,24 @@
 //! Attention.
 
 use burn_cubecl::kernel::cast;
-use burn_omni_kernels::{self as kernels, Attention, Seen};
+use burn_omni_kernels::{self as kernels, Attention, Heads, Seen};
 
-use super::F;
-use super::buffers::{heads, tensor};
+use super::buffers::{e4m3, heads, tensor};
+use super::{F, I};
 use crate::reference::visible;
 use crate::{AttentionSpec, Mask};
 
 pub(super) fn attention(q: F, k: F, v: F, spec: &AttentionSpec) -> F {
-    let like = q.clone();
     let v = cast(v, k.dtype);
-    let (q, k, v) = (heads(q), heads(k), heads(v));
+    over(q, [heads(k), heads(v)], spec)
+}
+
+pub(super) fn attention_e4m3(q: F, kv: [I; 2], spec: &AttentionSpec) -> F {
+    over(q, kv.map(e4m3), spec)
+}
+
+fn over(q: F, [k, v]: [Heads; 2], spec: &AttentionSpec) -> F {
+    let (like, q) = (q.clone(), heads(q));
     let ranges: Vec<[u32; 2]>;
     let seen = match &spec.mask {
         Mask::Causal { first, window } => Seen::Causal {

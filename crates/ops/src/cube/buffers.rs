@@ -4,9 +4,11 @@ use burn::tensor::{DType, Shape, Tensor};
 use burn_cubecl::CubeBackend;
 use burn_cubecl::kernel::into_contiguous;
 use burn_cubecl::tensor::CubeTensor;
-use burn_omni_kernels::{Buffer, Heads, Matrix};
+use burn_omni_kernels::{Buffer, E4M3, Heads, Matrix};
 use cubecl::ir::ElemType;
 use cubecl::prelude::*;
+
+use crate::kv::WORD;
 
 /// The type of an element.
 pub(super) fn elem(dtype: DType) -> ElemType {
@@ -76,6 +78,22 @@ pub(super) fn heads(x: CubeTensor) -> Heads {
         heads: shape[1],
         width: shape[2],
         strides: [strides[0], strides[1]],
+    }
+}
+
+/// Rows of heads of E4M3, four numbers a word; words lie side by side.
+pub(super) fn e4m3(words: CubeTensor) -> Heads {
+    let shape = words.meta.shape().clone();
+    let [rows, heads, width] = [shape[0], shape[1], shape[2] * WORD];
+    Heads {
+        buffer: Buffer {
+            handle: into_contiguous(words).handle,
+            elem: E4M3,
+        },
+        rows,
+        heads,
+        width,
+        strides: [heads * width, width],
     }
 }
 

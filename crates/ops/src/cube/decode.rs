@@ -12,13 +12,13 @@ use burn_omni_kernels::packed::tiles;
 use cubecl::client::Graph;
 use cubecl::prelude::*;
 
-use super::buffers::{flat, primitive, tensor};
+use super::buffers::{e4m3, flat, primitive, tensor};
 use super::packed::{in_tiles, tiled};
-use crate::Packed;
 use crate::decode::{
     DecodeError, DecoderParts, FeedForwardParts, LayerParts, Matrices, PassParts, SharedParts,
     StackParts,
 };
+use crate::{KvStore, Packed};
 
 /// Numbers of a head.
 const HEAD: usize = 128;
@@ -360,8 +360,8 @@ fn layer(parts: LayerParts) -> Option<Layer> {
             }
         },
         cache: Cache {
-            keys: bf16s(keys)?,
-            values: bf16s(values)?,
+            keys: stored(keys)?,
+            values: stored(values)?,
         },
     })
 }
@@ -400,6 +400,17 @@ fn rows(dense: Tensor<3>) -> Option<Rows> {
         rows,
         width,
     })
+}
+
+/// Keys or values in a form that the step reads.
+fn stored(rows: KvStore) -> Option<Buffer> {
+    match rows {
+        KvStore::Float(rows) => bf16s(rows),
+        KvStore::E4m3(words) => {
+            let words = words.try_into_primitive::<CubeBackend>().ok()?;
+            Some(e4m3(words).buffer)
+        }
+    }
 }
 
 /// Numbers that are bf16, side by side.

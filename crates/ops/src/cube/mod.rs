@@ -89,6 +89,14 @@ impl OmniOps for CubeBackend {
         rows::write(store, rows, at)
     }
 
+    fn write_e4m3(store: I, rows: F, at: usize) -> I {
+        rows::write_e4m3(store, rows, at)
+    }
+
+    fn attention_e4m3(q: F, k: I, v: I, spec: AttentionSpec) -> F {
+        attend::attention_e4m3(q, [k, v], &spec)
+    }
+
     fn draw_words(words: I, drawn: Words) -> I {
         rows::draw_words(words, drawn)
     }

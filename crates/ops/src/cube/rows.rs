@@ -3,7 +3,7 @@
 use burn_cubecl::kernel::cast;
 use burn_omni_kernels::{self as kernels, Angles, Buffer, Function, NormParameters};
 
-use super::buffers::{flat, heads, matrix, tensor};
+use super::buffers::{e4m3, flat, heads, matrix, tensor};
 use super::{F, I};
 use crate::draw::Words;
 
@@ -81,6 +81,13 @@ pub(super) fn depthwise_conv1d(x: F, weight: F, bias: F) -> F {
 pub(super) fn write(store: F, rows: F, at: usize) -> F {
     let rows = heads(rows);
     kernels::write_rows(&store.client, &rows, &flat(store.clone()), at);
+    store
+}
+
+/// The same into words of E4M3.
+pub(super) fn write_e4m3(store: I, rows: F, at: usize) -> I {
+    let rows = heads(rows);
+    kernels::write_rows(&store.client, &rows, &e4m3(store.clone()).buffer, at);
     store
 }
 

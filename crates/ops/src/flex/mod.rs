@@ -10,6 +10,7 @@ mod draw;
 mod elementwise;
 mod experts;
 mod gemm;
+mod kv;
 mod linear;
 mod math;
 mod norm;
@@ -97,6 +98,16 @@ impl OmniOps for Flex {
         let [count, heads, width] = [0, 1, 2].map(|axis| rows.layout().shape()[axis]);
         let place = [at..at + count, 0..heads, 0..width].map(Into::into);
         Self::float_slice_assign(store, &place, rows)
+    }
+
+    fn write_e4m3(store: I, rows: F, at: usize) -> I {
+        kv::write(store, &rows, at)
+    }
+
+    fn attention_e4m3(q: F, k: I, v: I, spec: AttentionSpec) -> F {
+        let rows = q.layout().shape()[0];
+        let [k, v] = [k, v].map(|words| kv::read(&words, spec.end(rows)));
+        attention::attention(&q, &k, &v, &spec)
     }
 
     fn draw_words(words: I, drawn: Words) -> I {

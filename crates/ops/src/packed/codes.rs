@@ -54,6 +54,34 @@ pub const fn e4m3(byte: u8) -> f32 {
     }
 }
 
+/// The E4M3 byte of a number; beyond ±448 it is that of ±448. NaN has byte `0x7F`.
+#[must_use]
+#[inline]
+pub fn encode_e4m3(number: f32) -> u8 {
+    /// The largest magnitude.
+    const LARGEST: f32 = 448.0;
+    /// The smallest normal magnitude.
+    const NORMAL: f32 = 1.0 / 64.0;
+    /// A number whose last bit is worth 2^-9, as the mantissa of subnormal magnitudes is.
+    const SUBNORMAL_GRID: f32 = 16_384.0;
+    /// Bits of an f32 mantissa that E4M3 has not.
+    const DROPPED: u32 = 20;
+    /// Difference of the two exponent biases.
+    const BIAS: u32 = 120;
+    if number.is_nan() {
+        return 0x7F;
+    }
+    let magnitude = number.abs().min(LARGEST);
+    let code = if magnitude < NORMAL {
+        (magnitude + SUBNORMAL_GRID).to_bits() - SUBNORMAL_GRID.to_bits()
+    } else {
+        let bits = magnitude.to_bits();
+        let odd = bits >> DROPPED & 1;
+        ((bits + (1 << (DROPPED - 1)) - 1 + odd) >> DROPPED) - (BIAS << 3)
+    };
+    code as u8 | u8::from(number.is_sign_negative()) << 7
+}
+
 /// The value of an E8M0 byte: `2^(byte - 127)`, NaN at `0xFF`.
 #[must_use]
 pub const fn e8m0(byte: u8) -> f32 {

@@ -1,5 +1,7 @@
 //! Numbers to codes: nearest, ties to the even code, the largest at the ends.
 
+pub use burn_omni_ops::packed::encode_e4m3;
+
 /// The largest E2M1 magnitude.
 pub(super) const E2M1_MAX: f32 = 6.0;
 /// The largest E4M3 magnitude.
@@ -45,32 +47,6 @@ pub(super) fn encode_block<const BYTES: usize>(values: &[f32], divisor: f32) -> 
         *codes = magnitude(number.abs()) | u32::from(number < 0.0) << 3;
     }
     codes.map(|[low, high]| (low | high << 4) as u8)
-}
-
-/// The E4M3 byte of a number; beyond ±448 it is that of ±448. NaN has byte `0x7F`.
-#[must_use]
-#[inline]
-pub fn encode_e4m3(number: f32) -> u8 {
-    /// The smallest normal magnitude.
-    const NORMAL: f32 = 1.0 / 64.0;
-    /// A number whose last bit is worth 2^-9, as the mantissa of subnormal magnitudes is.
-    const SUBNORMAL_GRID: f32 = 16_384.0;
-    /// Bits of an f32 mantissa that E4M3 has not.
-    const DROPPED: u32 = 20;
-    /// Difference of the two exponent biases.
-    const BIAS: u32 = 120;
-    if number.is_nan() {
-        return 0x7F;
-    }
-    let magnitude = number.abs().min(E4M3_MAX);
-    let code = if magnitude < NORMAL {
-        (magnitude + SUBNORMAL_GRID).to_bits() - SUBNORMAL_GRID.to_bits()
-    } else {
-        let bits = magnitude.to_bits();
-        let odd = bits >> DROPPED & 1;
-        ((bits + (1 << (DROPPED - 1)) - 1 + odd) >> DROPPED) - (BIAS << 3)
-    };
-    code as u8 | u8::from(number.is_sign_negative()) << 7
 }
 
 /// The largest magnitude; NaN or infinite when a value is.

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use burn::tensor::{DType, Device, StreamId};
 use burn_omni_model::code2wav::Code2Wav;
-use burn_omni_model::config::Config;
+use burn_omni_model::config::{Code2WavConfig, Config, TalkerConfig};
 use burn_omni_model::talker::Talker;
 use burn_omni_model::thinker::Thinker;
 use burn_omni_ops::for_good;
@@ -19,7 +19,7 @@ use crate::decoding::Captured;
 use crate::loading::context;
 use crate::speech::SpeechModel;
 use crate::stages::Stages;
-use crate::{Engine, EngineConfig, Error, Quantize};
+use crate::{Engine, EngineConfig, Error, KvDtype, Quantize};
 
 /// A model whose stages can be measured.
 #[derive(Debug)]
@@ -57,6 +57,8 @@ pub struct Synthetic {
     pub w4a4: bool,
     /// Longest sequence; without it, what the model was made for.
     pub max_context: Option<usize>,
+    /// How keys and values of the thinker are stored.
+    pub kv_dtype: KvDtype,
     /// Whether there are talker and code2wav.
     pub speech: bool,
 }
@@ -198,9 +200,11 @@ impl Drawn {
             quantize_head,
             w4a4,
             max_context,
+            kv_dtype,
             speech,
         } = synthetic;
         let context = context(&config, max_context, &device)?;
+        kv_dtype.check(&config, &device)?;
         let ids = config.resolve_ids(|_| None)?;
         let bytes = Cell::new(0);
         let progress = |drawn| bytes.set(bytes.get() + drawn);
@@ -216,24 +220,17 @@ impl Drawn {
         };
         let talker = config.talker.as_ref().filter(|_| speech);
         let accept = talker.map(|talker| talker.accept_hidden_layer);
-        let thinker = for_good(&device, || {
+        let mut thinker = for_good(&device, || {
             draw(Component::Thinker, options, |weights| {
                 Thinker::load(weights, &config.thinker, accept)
             })
         });
+        thinker.store_kv(kv_dtype.format());
         let captured = Captured::new(&thinker, context);
         let speech = talker.zip(config.code2wav.as_ref());
         let speech = speech.map(|(talker, code2wav)| {
-            let (talker_drawn, code2wav) = for_good(&device, || {
-                let talker = draw(Component::Talker, options, |weights| {
-                    Talker::load(weights, talker)
-                });
-                let code2wav = draw(Component::Code2Wav, options, |weights| {
-                    Code2Wav::load(weights, code2wav)
-                });
-                (talker, code2wav)
-            });
-            let mut speech = SpeechModel::new(talker_drawn, code2wav, talker, &ids);
+            let (drawn, code2wav) = speech_drawn((talker, code2wav), options);
+            let mut speech = SpeechModel::new(drawn, code2wav, talker, &ids);
             speech.capture();
             speech
         });
@@ -244,6 +241,7 @@ impl Drawn {
                 thinker,
                 speech,
                 context,
+                kv: kv_dtype,
                 config,
                 ids,
                 device,
@@ -251,6 +249,22 @@ impl Drawn {
             },
         })
     }
+}
+
+/// Talker and code2wav of random weights.
+fn speech_drawn(
+    (talker, code2wav): (&TalkerConfig, &Code2WavConfig),
+    options: LoadOptions<'_>,
+) -> (Talker, Code2Wav) {
+    for_good(options.device, || {
+        let talker = draw(Component::Talker, options, |weights| {
+            Talker::load(weights, talker)
+        });
+        let code2wav = draw(Component::Code2Wav, options, |weights| {
+            Code2Wav::load(weights, code2wav)
+        });
+        (talker, code2wav)
+    })
 }
 
 /// Numbers below `end` from a fixed stream.

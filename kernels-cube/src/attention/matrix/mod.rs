@@ -5,7 +5,7 @@
 //! registers: the scores of a tile are already where the first operand of the next product has its weights.
 //!
 //! Queries, keys, values and weights are rounded to bf16, once each; sums, maxima and totals are f32. Keys and values that
-//! are no rows of whole vectors of bf16 are rounded by a launch of their own.
+//! are no rows of whole vectors of bf16, or are E4M3, are brought to bf16 by a launch of their own.
 //!
 //! * **Keys**: the columns of a product may be summed in any order, as long as both operands have the same one. Lane `(g,
 //!   t)` reads one vector of key `g`, numbers `8 t .. 8 t + 8` of 32, and has what two products take from it.

@@ -5,6 +5,7 @@ use cubecl::prelude::*;
 use super::rows::Block;
 use super::{N4, STAGES, STEP, Shape, VECTOR};
 use crate::attention::seen::Sizes;
+use crate::e4m3::{self, number};
 use crate::grid::flat;
 use crate::matrix_units::{Instructions, copy_vector, pack_bf16, unit};
 use crate::{Buffer, Heads};
@@ -24,6 +25,7 @@ pub(super) fn round(
         ..*heads
     });
     let words = count * size / 2;
+    let [(keys, elem), (values, _)] = [k, v].map(|heads| e4m3::readable(&heads.buffer));
     let (cubes, dim) = flat(words);
     #[expect(unsafe_code, reason = "kernels are launched without bounds checks")]
     // SAFETY: units beyond the words return.
@@ -32,8 +34,8 @@ pub(super) fn round(
             client,
             cubes,
             dim,
-            k.buffer.arg(),
-            v.buffer.arg(),
+            keys,
+            values,
             rounded[0].buffer.vectors(2),
             rounded[1].buffer.vectors(2),
             words,
@@ -44,14 +46,15 @@ pub(super) fn round(
             v.strides[0],
             v.strides[1],
             instructions,
-            k.buffer.elem,
+            e4m3::are_in(&k.buffer),
+            elem,
         );
     }
     rounded
 }
 
 #[cube(launch_unchecked)]
-fn round_kernel<K: Float>(
+fn round_kernel<K: Numeric>(
     k: &[K],
     v: &[K],
     keys: &mut [u32],
@@ -64,6 +67,7 @@ fn round_kernel<K: Float>(
     v_row: usize,
     v_head: usize,
     #[comptime] instructions: Instructions,
+    #[comptime] e4m3: bool,
     #[define(K)] _elem: ElemType,
 ) {
     let at = ABSOLUTE_POS;
@@ -72,10 +76,10 @@ fn round_kernel<K: Float>(
         let head = at / pairs % heads;
         let row = at / pairs / heads;
         let from = row * k_row + head * k_head + d;
-        let (first, second) = (f32::cast_from(k[from]), f32::cast_from(k[from + 1usize]));
+        let (first, second) = (number(k, from, e4m3), number(k, from + 1usize, e4m3));
         keys[at] = pack_bf16(first, second, instructions);
         let from = row * v_row + head * v_head + d;
-        let (first, second) = (f32::cast_from(v[from]), f32::cast_from(v[from + 1usize]));
+        let (first, second) = (number(v, from, e4m3), number(v, from + 1usize, e4m3));
         values[at] = pack_bf16(first, second, instructions);
     }
 }

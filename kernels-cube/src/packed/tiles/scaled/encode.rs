@@ -16,17 +16,6 @@ pub(super) fn code_of(number: f32) -> u32 {
     code + select(number < 0.0f32, 8u32, 0u32)
 }
 
-/// The E4M3 byte of a number that is not negative and not above 448; any byte that is not negative of NaN.
-#[cube]
-pub(super) fn e4m3_of(number: f32) -> u32 {
-    let bits = select(number < 0.015_625f32, 0.015_625f32, number).to_bits();
-    let odd = (bits >> 20u32) & 1u32;
-    let normal = ((bits + 0x0007_FFFFu32 + odd) >> 20u32) - 960u32;
-    // The last bit of a number near 2^14 is worth 2^-9, as the mantissa of small ones is.
-    let small = (number + 16384.0f32).to_bits() - 0x4680_0000u32;
-    select(number < 0.015_625f32, small, normal) & 0x7Fu32
-}
-
 /// The byte of the smallest power of two with which a block of this largest magnitude does not exceed 6; 255, NaN, where
 /// that is not finite.
 #[cube]

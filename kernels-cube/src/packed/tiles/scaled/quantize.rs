@@ -2,11 +2,12 @@
 
 use cubecl::prelude::*;
 
-use super::encode::{code_of, e4m3_of, e8m0_of};
+use super::encode::{code_of, e8m0_of};
 use super::order::{STEP, activation_word};
 use super::recode;
 use crate::Buffer;
 use crate::On;
+use crate::e4m3::magnitude_of;
 use crate::grid::{cubes, flat};
 use crate::packed::tiles::{Scaled, Tiling};
 use crate::units::Units;
@@ -164,7 +165,7 @@ fn scale_byte(largest: f32, factor: f32, #[comptime] e8m0: bool) -> u32 {
         let scale = largest / (6.0f32 * factor);
         let scale = select(scale == 0.0f32, 1.0f32, scale);
         let scale = select(scale < 0.001_953_125f32, 0.001_953_125f32, scale);
-        e4m3_of(select(scale > 448.0f32, 448.0f32, scale))
+        magnitude_of(select(scale > 448.0f32, 448.0f32, scale))
     }
 }
 
