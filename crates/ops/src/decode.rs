@@ -194,6 +194,14 @@ impl fmt::Display for DecodeError {
 
 impl std::error::Error for DecodeError {}
 
+/// Some tokens, one behind the other, chosen from the same scores `[vocabulary]` as a captured step chooses them; nothing on
+/// a device that captures none.
+#[must_use]
+pub fn chosen(scores: Tensor<1>, choosing: &Choosing, count: usize) -> Option<Vec<u32>> {
+    Captured::runs_on(&scores.device()).then_some(())?;
+    Captured::chosen(scores, choosing, count)
+}
+
 /// A captured step and what it works on.
 #[derive(Debug)]
 pub struct Decoder(Captured);
@@ -334,6 +342,10 @@ mod absent {
         }
 
         pub(super) fn new(_: DecoderParts) -> Option<Self> {
+            None
+        }
+
+        pub(super) fn chosen(_: Tensor<1>, _: &Choosing, _: usize) -> Option<Vec<u32>> {
             None
         }
 

@@ -4,7 +4,7 @@ use burn::tensor::{DType, Device, Tensor};
 use burn_cubecl::CubeBackend;
 use burn_cubecl::tensor::CubeTensor;
 use burn_omni_kernels::Buffer;
-use burn_omni_kernels::choose::{self, MOST};
+use burn_omni_kernels::choose::{self, Chooser, Chosen, MOST};
 use burn_omni_kernels::decode::{
     Attend, Cache, Entry, FeedForward, Layer, RING, Router, Routing, Stack, Step, TOKENS,
 };
@@ -72,6 +72,21 @@ impl Captured {
             launched: 0,
             read: 0,
         })
+    }
+
+    pub(crate) fn chosen(scores: Tensor<1>, choosing: &Choosing, count: usize) -> Option<Vec<u32>> {
+        let vocabulary = scores.dims()[0];
+        let scores = primitive(scores.cast(DType::F32)).filter(|_| vocabulary <= MOST)?;
+        let client = scores.client.clone();
+        let scores = flat(scores);
+        let chooser = Chooser::new(&client, vocabulary);
+        chooser.start(&client, &on_device(choosing));
+        let codes = Buffer::numbers(&client, &vec![0; count]);
+        for slot in 0..count {
+            chooser.launch(&client, &scores, Chosen::Code(&codes, slot));
+        }
+        let bytes = client.read_one(codes.handle).ok()?;
+        Some(u32::from_bytes(&bytes)[..count].to_vec())
     }
 
     pub(crate) const fn capacity(&self) -> usize {
