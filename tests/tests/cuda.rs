@@ -115,11 +115,17 @@ fn the_same_seed_gives_the_same_tokens_twice() {
     assert_ne!(ids(3), ids(4));
 }
 
-/// A golden answer, but drawn.
+/// A golden answer, but drawn, the codes from many.
 fn drawn(golden: &Golden, seed: u64) -> Request {
+    let sampling = Sampling {
+        temperature: 2.0,
+        top_k: 50,
+        top_p: 1.0,
+        ..SAMPLED
+    };
     let speech = SpeechRequest {
         voice: golden.speaker.clone(),
-        sampling: Some(SAMPLED),
+        sampling: Some(sampling),
         max_frames: Some(60),
         ..SpeechRequest::default()
     };

@@ -168,8 +168,13 @@ fn add(digits: &mut Digits, key: u32, bin: u32, weighed: &Weighed, #[comptime] m
     if comptime!(mass) {
         let share = weight(key, weighed.largest, weighed.temperature);
         let share = u32::cast_from(share * comptime!((1u32 << (2 * HALF)) as f32));
-        digits.low[bin].fetch_add(share & comptime!((1u32 << HALF) - 1));
-        digits.high[bin].fetch_add(share >> HALF);
+        // Units wait for one another, and most weights are zero.
+        if share != 0u32 {
+            digits.low[bin].fetch_add(share & comptime!((1u32 << HALF) - 1));
+        }
+        if share >> HALF != 0u32 {
+            digits.high[bin].fetch_add(share >> HALF);
+        }
     } else {
         digits.low[bin].fetch_add(1u32);
     }

@@ -2,10 +2,11 @@
 
 use cubecl::prelude::*;
 
+use super::compare::{FEW, candidates, compare};
 use super::digits::{Weighed, digits, limit, place, weight};
 use super::random::uniform;
 use super::score::{NOT_FINITE, key_of};
-use super::units::{Shares, largest, shares, span};
+use super::units::{PEAKS, Shares, largest, shares, span};
 use super::{CHOSEN, Chooser, Chosen, DRAWS, Form, SEEN, TEMPERATURE, TOP_K, TOP_P, marks};
 use crate::Buffer;
 use crate::decode::{LEN, POSITION, RING, STEP, TOKEN, TOKENS};
@@ -71,12 +72,13 @@ fn finish_kernel(
             most = select(key > most, key, most);
             id += form.units;
         }
+        let (most, floor) = floor(most, &*state, &mut shares, form);
         let weighed = Weighed {
             count: vocabulary as usize,
-            largest: largest(most, &mut shares, form),
+            largest: most,
             temperature,
         };
-        choose(&room, &room, weighed, 1u32, &*state, &mut shares, form)
+        choose(&room, &room, weighed, floor, &*state, &mut shares, form)
     } else {
         let (weighed, floor) = likely(
             peaks,
@@ -111,8 +113,26 @@ fn finish_kernel(
     }
 }
 
-/// Lists the groups that have candidates: those whose largest key is among the `top_k` largest of the largest. So many keys
-/// at least are not smaller than the last of these.
+/// Of how many of the largest one is chosen, all where there are none so few.
+#[cube]
+fn top(state: &[u32]) -> u32 {
+    let top_k = state[TOP_K];
+    let top = select(top_k == 0u32, u32::new(u32::MAX as i64), top_k);
+    select(f32::from_bits(state[TEMPERATURE]) == 0.0f32, 1u32, top)
+}
+
+/// The largest key of the units', and a key that the `top_k` largest are not below.
+#[cube]
+fn floor(own: u32, state: &[u32], shares: &mut Shares, #[comptime] form: Form) -> (u32, u32) {
+    let top = top(state);
+    let (most, floor) = largest(own, top, shares, form);
+    (
+        most,
+        select(top <= PEAKS as u32 && floor > 0u32, floor, 1u32),
+    )
+}
+
+/// Lists the groups that have candidates.
 #[cube]
 fn likely(
     peaks: &[u32],
@@ -123,38 +143,14 @@ fn likely(
     #[comptime] form: Form,
 ) -> (Weighed, u32) {
     let unit = UNIT_POS as usize;
-    let temperature = f32::from_bits(state[TEMPERATURE]);
-    let mut most = 0u32;
+    let mut own = 0u32;
     let mut at = unit;
     while at < groups {
         let key = peaks[at];
-        most = select(key > most, key, most);
+        own = select(key > own, key, own);
         at += form.units;
     }
-    let most = largest(most, shares, form);
-    let top_k = state[TOP_K];
-    let mut floor = select(temperature == 0.0f32 || top_k == 1u32, most, 1u32);
-    if temperature != 0.0f32 && top_k > 1u32 {
-        let weighed = Weighed {
-            count: groups,
-            largest: most,
-            temperature,
-        };
-        let top = f32::cast_from(top_k);
-        let mut digits = digits();
-        let limit = limit(
-            peaks,
-            peaks,
-            &weighed,
-            floor,
-            top,
-            &mut digits,
-            0usize,
-            false,
-            form,
-        );
-        floor = limit.key;
-    }
+    let (most, floor) = floor(own, state, shares, form);
     let each = groups.div_ceil(form.units);
     let first = unit * each;
     let end = select(first + each < groups, first + each, groups);
@@ -178,7 +174,7 @@ fn likely(
     let weighed = Weighed {
         count: u32::cast_from(span.total) as usize * form.group,
         largest: most,
-        temperature,
+        temperature: f32::from_bits(state[TEMPERATURE]),
     };
     (weighed, floor)
 }
@@ -204,15 +200,15 @@ fn keep(
 ) -> Kept {
     let group = comptime!(form.group);
     let mut digits = digits();
-    let top_k = state[TOP_K];
+    let top = top(state);
     let top_p = f32::from_bits(state[TOP_P]);
     let drawn = weighed.temperature != 0.0f32;
     let mut floor = floor;
     let mut dropped = 0.0f32;
-    if !drawn || top_k == 1u32 {
+    if top == 1u32 {
         floor = weighed.largest;
-    } else if top_k > 1u32 {
-        let top = f32::cast_from(top_k);
+    } else if top != u32::new(u32::MAX as i64) {
+        let top = f32::cast_from(top);
         floor = limit(
             keys,
             list,
@@ -244,7 +240,7 @@ fn keep(
     Kept { floor, dropped }
 }
 
-/// The number of the token that is drawn from the keys.
+/// The number of the token that is drawn from the keys that are not below `floor`: few are compared with one another.
 #[cube]
 fn choose(
     keys: &[u32],
@@ -256,9 +252,70 @@ fn choose(
     #[comptime] form: Form,
 ) -> u32 {
     let group = comptime!(form.group);
-    let kept = keep(keys, list, &weighed, floor, state, form);
-    let floor = kept.floor;
     // Each unit has keys that follow one another, so that units are in the order of the tokens.
+    let each = weighed.count.div_ceil(form.units);
+    let first = UNIT_POS as usize * each;
+    let end = select(first + each < weighed.count, first + each, weighed.count);
+    let mut own = 0.0f32;
+    for at in first..end {
+        own += select(keys[place(list, at, group)] >= floor, 1.0f32, 0.0f32);
+    }
+    let span = span(own, shares, form);
+    let mut candidates = candidates();
+    let mut choice = Shared::<[u32]>::new_slice(1usize);
+    if UNIT_POS == 0u32 {
+        choice[0] = NOT_FINITE;
+    }
+    if weighed.largest != NOT_FINITE && span.total <= FEW as f32 {
+        let mut next = u32::cast_from(span.begin) as usize;
+        for at in first..end {
+            let id = place(list, at, group);
+            if keys[id] >= floor {
+                candidates.keys[next] = keys[id];
+                candidates.ids[next] = id as u32;
+                next += 1usize;
+            }
+        }
+        let count = u32::cast_from(span.total) as usize;
+        compare(
+            &mut candidates,
+            count,
+            &weighed,
+            top(state),
+            state,
+            &mut choice,
+        );
+    } else if weighed.largest != NOT_FINITE {
+        search(
+            keys,
+            list,
+            &weighed,
+            floor,
+            state,
+            &mut choice,
+            shares,
+            form,
+        );
+    }
+    sync_cube();
+    choice[0]
+}
+
+/// Draws from any number of keys.
+#[cube]
+fn search(
+    keys: &[u32],
+    list: &[u32],
+    weighed: &Weighed,
+    floor: u32,
+    state: &[u32],
+    choice: &mut Shared<[u32]>,
+    shares: &mut Shares,
+    #[comptime] form: Form,
+) {
+    let group = comptime!(form.group);
+    let kept = keep(keys, list, weighed, floor, state, form);
+    let floor = kept.floor;
     let each = weighed.count.div_ceil(form.units);
     let first = UNIT_POS as usize * each;
     let end = select(first + each < weighed.count, first + each, weighed.count);
@@ -282,12 +339,7 @@ fn choose(
     let span = span(own, shares, form);
     let number = select(weighed.temperature != 0.0f32, uniform(state), 0.0f32);
     let target = number * span.total;
-    let mut choice = Shared::<[u32]>::new_slice(1usize);
-    if UNIT_POS == 0u32 {
-        choice[0] = NOT_FINITE;
-    }
-    sync_cube();
-    if weighed.largest != NOT_FINITE && span.begin <= target && target < span.end {
+    if span.begin <= target && target < span.end {
         let rest = target - span.begin;
         let mut sum = 0.0f32;
         let mut left = equal;
@@ -304,6 +356,4 @@ fn choose(
         }
         choice[0] = found;
     }
-    sync_cube();
-    choice[0]
 }

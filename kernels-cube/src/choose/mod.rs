@@ -2,12 +2,15 @@
 //! this order, as transformers' processors have it.
 //!
 //! What tokens are chosen by lies on the device ([`Chooser::start`]), and what changes with every token is changed there: a
-//! captured launch serves every request. Scores become whole numbers in the same order, so that limits are found digit by
-//! digit, from counts or from weights in fixed point: no result depends on the order in which units add.
+//! captured launch serves every request. Scores become whole numbers in the same order.
 //!
 //! Up to [`SMALL`] scores are one launch of one cube. More are two: many cubes penalize them and find the largest of every
-//! group, then one cube looks into the groups only whose largest can be among the `top_k`.
+//! group, then one cube looks into the groups only that can have candidates. For it the largest keys of 256 parts are
+//! compared with one another: the `top_k` largest keys are not below the `top_k`-th of these, and few others are. What
+//! is left is compared with one another too. Where that is much, limits are found digit by digit instead, from counts or from
+//! weights in fixed point. No result depends on the order in which units add.
 
+mod compare;
 mod digits;
 mod finish;
 mod random;

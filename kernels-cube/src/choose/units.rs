@@ -4,11 +4,15 @@ use cubecl::prelude::*;
 
 use super::Form;
 
-/// A number of every unit and one of every side of them.
+/// Groups of units whose largest numbers are compared with one another.
+pub(super) const PEAKS: usize = 256;
+
+/// A number of every unit, one of every side of them, and one of every group.
 #[derive(CubeType)]
 pub(super) struct Shares {
     own: Shared<[u32]>,
     sides: Shared<[u32]>,
+    peaks: Shared<[u32]>,
 }
 
 /// Where a unit's sum begins and ends among those of all, and where all end. Ends are the next unit's begins to the bit.
@@ -22,33 +26,61 @@ pub(super) struct Span {
 #[cube]
 pub(super) fn shares(#[comptime] form: Form) -> Shares {
     Shares {
-        own: Shared::<[u32]>::new_slice(form.units),
+        // Sides begin in different banks.
+        own: Shared::<[u32]>::new_slice(form.units + form.side()),
         sides: Shared::<[u32]>::new_slice(form.side()),
+        peaks: Shared::<[u32]>::new_slice(PEAKS),
     }
 }
 
-/// The largest number of all units.
+/// The largest number of all units, and one that at least `top` numbers of groups of them are not smaller than.
 #[cube]
-pub(super) fn largest(own: u32, shares: &mut Shares, #[comptime] form: Form) -> u32 {
+pub(super) fn largest(
+    own: u32,
+    top: u32,
+    shares: &mut Shares,
+    #[comptime] form: Form,
+) -> (u32, u32) {
     let unit = UNIT_POS as usize;
+    let parts = comptime!(form.units / PEAKS);
     sync_cube();
     shares.own[unit] = own;
     sync_cube();
-    if unit < comptime!(form.side()) {
+    if unit < PEAKS {
         let mut most = 0u32;
-        for i in 0..comptime!(form.side()) {
-            let other = shares.own[unit * comptime!(form.side()) + i];
+        for i in 0..parts {
+            let other = shares.own[i * PEAKS + unit];
             most = select(other > most, other, most);
         }
-        shares.sides[unit] = most;
+        shares.peaks[unit] = most;
     }
     sync_cube();
-    let mut most = 0u32;
-    for i in 0..comptime!(form.side()) {
-        let other = shares.sides[i];
-        most = select(other > most, other, most);
+    let peak = shares.peaks[unit % PEAKS];
+    let first = unit / PEAKS * comptime!(PEAKS * PEAKS / form.units);
+    // How many are larger in the lower half of the word, and how many are equal in the upper one.
+    let mut compared = 0u32;
+    for i in 0..comptime!(PEAKS * PEAKS / form.units) {
+        let other = shares.peaks[first + i];
+        compared += select(other > peak, 1u32, 0u32);
+        compared += select(other == peak, 0x1_0000u32, 0u32);
     }
-    most
+    shares.own[unit] = compared;
+    sync_cube();
+    if unit < PEAKS {
+        let mut compared = 0u32;
+        for i in 0..parts {
+            compared += shares.own[i * PEAKS + unit];
+        }
+        let larger = compared & 0xFFFFu32;
+        if larger == 0u32 {
+            shares.sides[0] = peak;
+        }
+        if larger < top && larger + (compared >> 16u32) >= top {
+            shares.sides[1] = peak;
+        }
+    }
+    sync_cube();
+    (shares.sides[0], shares.sides[1])
 }
 
 /// The sums of the units before this one, in their order; no number is negative.
@@ -57,12 +89,12 @@ pub(super) fn span(own: f32, shares: &mut Shares, #[comptime] form: Form) -> Spa
     let unit = UNIT_POS as usize;
     let side = comptime!(form.side());
     sync_cube();
-    shares.own[unit] = u32::reinterpret(own);
+    shares.own[unit + unit / side] = u32::reinterpret(own);
     sync_cube();
     if unit < side {
         let mut sum = 0.0f32;
         for i in 0..side {
-            sum += f32::from_bits(shares.own[unit * side + i]);
+            sum += f32::from_bits(shares.own[unit * comptime!(form.side() + 1) + i]);
         }
         shares.sides[unit] = u32::reinterpret(sum);
     }
@@ -77,7 +109,7 @@ pub(super) fn span(own: f32, shares: &mut Shares, #[comptime] form: Form) -> Spa
     }
     let mut part = 0.0f32;
     for i in 0..unit % side {
-        part += f32::from_bits(shares.own[unit / side * side + i]);
+        part += f32::from_bits(shares.own[unit / side * comptime!(form.side() + 1) + i]);
     }
     Span {
         begin: base + part,
