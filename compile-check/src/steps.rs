@@ -1,8 +1,9 @@
 //! Launches the decoding step of a model.
 
+use burn_omni_kernels::choose::{Chooser, Chosen};
 use burn_omni_kernels::decode::{
     Attend, Attended, Cache, Control, Entry, FeedForward, Layer, Router, Routing, Stack, Step,
-    attend, leave,
+    TOKEN, attend, leave,
 };
 use burn_omni_kernels::few::{Rows, Weights};
 use burn_omni_kernels::packed::tiles::{Matrix, Tiling, activations};
@@ -100,15 +101,20 @@ impl Made<'_> {
         let table = self.rows(1, decoder.vocabulary, decoder.hidden);
         let token = Entry::Token {
             table: &table,
-            id: 0,
+            id: (&stack.control.0, TOKEN),
             sum: &values,
             begins: true,
         };
-        for entry in [token, Entry::Row(&values)] {
+        let sum = self.buffer::<f32>(decoder.hidden);
+        for entry in [token, Entry::Row(&values), Entry::Sum([&values, &sum])] {
             let row = (&stack.row, stack.first_norm());
             entry.launch(self.client, (&stack.control, &stack.attend), row, (0, 0.0));
         }
         leave(self.client, &stack.row, &values);
+        let scores = self.buffer::<f32>(decoder.vocabulary);
+        let codes = self.buffer::<u32>(4);
+        let chooser = Chooser::new(self.client, decoder.vocabulary);
+        chooser.launch(self.client, &scores, Chosen::Code(&codes, 1));
     }
 
     fn feed_forward(&self, decoder: &Decoder) -> FeedForward {

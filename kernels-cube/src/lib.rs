@@ -20,12 +20,14 @@
 //! | [`few`] | up to 16 rows, packed or bf16 weights | matrix units, weights read once |
 //! | [`many`] | more rows, packed or bf16 weights, convolutions, grouped experts | matrix units, activations staged |
 //! | [`decode`] | one row through a stack of layers | six launches a layer, captured |
+//! | [`choose`] | scores of a vocabulary | one cube, or two launches; captured |
 //! | [`packed`] | matrices of 4- and 8-bit values | in checkpoint order on any device, in tiles on matrix units |
 //! | [`experts()`] | `[rows, hidden]` | lanes along a row of an expert's weight |
 
 mod activation;
 pub mod attention;
 mod buffer;
+pub mod choose;
 pub mod decode;
 mod draw;
 mod e4m3;

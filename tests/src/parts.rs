@@ -119,6 +119,14 @@ impl Parts {
         })
     }
 
+    /// The thinker on a device of its own.
+    #[must_use]
+    pub fn thinker_on(&self, device: &Device) -> Thinker {
+        self.component_on(device, Component::Thinker, |weights| {
+            Thinker::load(weights, &self.config.thinker, None)
+        })
+    }
+
     /// The encoders.
     pub fn towers(&self) -> &Towers {
         let config = &self.config.thinker;
@@ -170,9 +178,18 @@ impl Parts {
 
     /// Loads a component in f32.
     fn component<T>(&self, component: Component, build: impl Fn(&Weights<'_>) -> T) -> T {
+        self.component_on(&device(), component, build)
+    }
+
+    fn component_on<T>(
+        &self,
+        device: &Device,
+        component: Component,
+        build: impl Fn(&Weights<'_>) -> T,
+    ) -> T {
         let tensors = self.checkpoint.component(component);
-        let (device, warnings) = (device(), Warnings::new());
-        let options = LoadOptions::new(&device, DType::F32, &warnings);
+        let warnings = Warnings::new();
+        let options = LoadOptions::new(device, DType::F32, &warnings);
         load(tensors.expect("the model is whole"), options, build)
             .unwrap_or_else(|error| panic!("{error}"))
     }

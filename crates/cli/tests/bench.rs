@@ -16,11 +16,12 @@ const SMALL: [&str; 8] = [
     "--json",
     "--no-progress",
 ];
-const TEXT: [&str; 5] = [
+const TEXT: [&str; 6] = [
     "load",
     "copy_bandwidth",
     "thinker.prefill",
     "thinker.decode",
+    "thinker.decode.sampled",
     "memory.weights",
 ];
 const SPEECH: [&str; 6] = [
@@ -34,7 +35,7 @@ const SPEECH: [&str; 6] = [
 /// What a busy machine may make less than nothing.
 const MARGIN: &str = "answer.margin";
 /// Those that the bytes of weights limit.
-const READING: [&str; 2] = ["thinker.decode", "talker.frame"];
+const READING: [&str; 3] = ["thinker.decode", "thinker.decode.sampled", "talker.frame"];
 
 fn small(args: &[&str]) -> Run {
     run(["bench"].iter().chain(args).chain(&SMALL))

@@ -4,7 +4,7 @@
 //! as they are chosen, one pass a code.
 
 use burn::tensor::{DType, Device, Tensor, s};
-use burn_omni_ops::decode::{Pass, PassParts};
+use burn_omni_ops::decode::{Matrices, StackParts};
 use burn_omni_quant::{Bias, Embedding, Linear, Weights};
 
 use crate::config::CodePredictorConfig;
@@ -53,8 +53,16 @@ pub struct CodecFrame {
 #[derive(Clone, Debug)]
 pub struct PredictorState {
     caches: Vec<KvCache>,
-    /// The pass of one row, where the device captured it; its tables are the talker's and those of all groups.
-    pass: Option<Pass>,
+}
+
+/// What captured frames take of a code predictor.
+pub(crate) struct PredictorParts {
+    /// The layers, with caches of their own.
+    pub(crate) stack: StackParts,
+    /// A table a group.
+    pub(crate) tables: Vec<Tensor<2>>,
+    /// A head a group.
+    pub(crate) heads: Vec<Matrices>,
 }
 
 impl CodePredictor {
@@ -103,57 +111,19 @@ impl CodePredictor {
             caches: (0..self.layers.len())
                 .map(|_| KvCache::new(capacity, self.cache_size, dtype, device))
                 .collect(),
-            pass: None,
         }
     }
 
-    /// The same with the pass of a row captured, where the device can do that.
-    ///
-    /// # Shapes
-    /// - first: the talker's table, `[vocab, hidden]`
-    pub(crate) fn captured_state(
-        &self,
-        device: &Device,
-        first: &Tensor<2>,
-    ) -> Option<PredictorState> {
-        let mut state = self.state((device, DType::BF16));
+    /// The weights, where captured frames can use them.
+    pub(crate) fn parts(&self, device: &Device) -> Option<PredictorParts> {
+        let PredictorState { caches } = self.state((device, DType::BF16));
         let tables = self.codec_embedding.iter().map(Embedding::weight);
         let heads: Option<Vec<_>> = self.lm_head.iter().map(Linear::matrices).collect();
-        state.pass = Some(Pass::new(PassParts {
-            stack: DecoderLayer::stack(&self.layers, &state.caches, &self.norm, &self.frequencies)?,
-            tables: std::iter::once(first).chain(tables).cloned().collect(),
+        Some(PredictorParts {
+            stack: DecoderLayer::stack(&self.layers, &caches, &self.norm, &self.frequencies)?,
+            tables: tables.cloned().collect(),
             heads: heads?,
-        })?);
-        Some(state)
-    }
-
-    /// A frame through captured passes.
-    fn captured_frame(
-        &self,
-        pass: &Pass,
-        hidden: Tensor<2>,
-        first: u32,
-        sample: &mut Sample<'_>,
-    ) -> CodecFrame {
-        let mut codes = vec![first];
-        pass.sum((0, first), true);
-        pass.row(hidden, 0, 0.0);
-        // The row of the first code began the sum, so it passes as it is.
-        pass.row(pass.summed(), 1, 1.0);
-        for group in 0..self.lm_head.len() {
-            let code = sample(group + 1, scores(pass.scores(group)));
-            codes.push(code);
-            let (token, len) = ((group + 1, code), group + PREFIX_ROWS);
-            if group + 1 < self.lm_head.len() {
-                pass.token(token, len, len as f32);
-            } else {
-                pass.sum(token, false);
-            }
-        }
-        CodecFrame {
-            codes,
-            feedback: pass.summed(),
-        }
+        })
     }
 
     /// Bytes of the matrices that are read for a frame: all layers for every code, a head each.
@@ -174,9 +144,6 @@ impl CodePredictor {
         first: FirstCode,
         sample: &mut Sample<'_>,
     ) -> CodecFrame {
-        if let Some(pass) = &state.pass {
-            return self.captured_frame(pass, hidden, first.code, sample);
-        }
         state.caches.iter_mut().for_each(|cache| cache.truncate(0));
         let mut codes = Vec::with_capacity(1 + self.lm_head.len());
         codes.push(first.code);

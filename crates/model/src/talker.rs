@@ -10,7 +10,7 @@ mod state;
 mod turns;
 
 use burn::tensor::{DType, Device, Tensor, s};
-use burn_omni_ops::decode::{Decoder, Pass, PassParts};
+use burn_omni_ops::decode::{Decoder, FrameParts, Frames, PassParts};
 use burn_omni_quant::{Bias, Embedding, Linear, Weights};
 
 use crate::code_predictor::{CodePredictor, CodecFrame, FirstCode, PredictorState, Sample};
@@ -99,26 +99,25 @@ impl Talker {
         )
     }
 
-    /// The same with the pass of a frame captured, where the device can do that; for one stream at a time.
+    /// The same with whole frames captured, those of the code predictor too, where the device can do that; for one stream at
+    /// a time: see [`TalkerState::start_frames`].
     #[must_use]
     pub fn captured_state(&self, capacity: usize) -> Option<TalkerState> {
         Decoder::runs_on(&self.device).then_some(())?;
         let size = (&self.device, DType::BF16);
         let mut state = TalkerState::new(&self.config.text_config, capacity, size);
-        state.pass = Some(Pass::new(PassParts {
-            stack: DecoderLayer::stack(&self.layers, &state.caches, &self.norm, &self.rope)?,
-            tables: Vec::new(),
-            heads: vec![self.codec_head.matrices()?],
+        let others = self.code_predictor.parts(&self.device)?;
+        state.frames = Some(Frames::new(FrameParts {
+            first: PassParts {
+                stack: DecoderLayer::stack(&self.layers, &state.caches, &self.norm, &self.rope)?,
+                head: self.codec_head.matrices()?,
+            },
+            first_table: self.codec_embedding.weight().clone(),
+            others: others.stack,
+            tables: others.tables,
+            heads: others.heads,
         })?);
         Some(state)
-    }
-
-    /// The same for the code predictor.
-    #[must_use]
-    pub fn captured_predictor_state(&self) -> Option<PredictorState> {
-        Decoder::runs_on(&self.device).then_some(())?;
-        let first = self.codec_embedding.weight();
-        self.code_predictor.captured_state(&self.device, first)
     }
 
     /// The state in which the code predictor makes frames.
@@ -148,14 +147,6 @@ impl Talker {
     /// - row: `[1, hidden]`
     #[must_use]
     pub fn step(&self, state: &mut TalkerState, row: Tensor<2>) -> TalkerStep {
-        if let Some(pass) = &state.pass {
-            let rows = state.rows();
-            state.caches.iter_mut().for_each(|cache| cache.advance(1));
-            pass.row(row, rows, state.next_position);
-            let (logits, hidden) = (pass.scores(0), pass.hidden());
-            state.next_position += 1.0;
-            return TalkerStep { logits, hidden };
-        }
         let position = [state.next_position];
         self.forward_with(state, row, [&position; 3], &mut |_, _| {})
     }

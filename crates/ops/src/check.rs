@@ -1,6 +1,7 @@
 //! Every operation of a device against its plain-tensor reference, on random data: for the tests, and for users who want
 //! to know whether their driver computes what it should.
 
+mod choice;
 mod decoder;
 
 use burn::tensor::{DType, Device, Int, Tensor, TensorData, s};
@@ -53,6 +54,9 @@ pub const CHECKS: &[Check] = &[
 
 /// A step through layers as one captured graph, on the devices that can: see [`crate::decode::Decoder::runs_on`].
 pub const STEP: Check = check("captured step", decoder::decoder);
+
+/// Tokens that the device chooses, on the same devices.
+pub const CHOICE: Check = check("choice of a token", choice::choice);
 
 /// Packed products that round their rows to 4 bits, on the devices that have them: see [`crate::has_w4a4`].
 pub const W4A4: Check = check("w4a4", w4a4);

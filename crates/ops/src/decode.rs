@@ -9,8 +9,10 @@ use crate::{KvStore, Packed};
 
 #[cfg(feature = "cube")]
 use crate::cube::decode::{Captured, CapturedPass};
+#[cfg(feature = "cube")]
+use crate::cube::frames::CapturedFrames;
 #[cfg(not(feature = "cube"))]
-use absent::{Captured, CapturedPass};
+use absent::{Captured, CapturedFrames, CapturedPass};
 
 /// One or several matrices of weights as they are stored.
 #[derive(Clone, Debug)]
@@ -56,10 +58,64 @@ pub struct DecoderParts {
 pub struct PassParts {
     /// The layers.
     pub stack: StackParts,
-    /// Tables of rows, `[vocabulary, hidden]` each.
+    /// `[1, vocabulary, hidden]`
+    pub head: Matrices,
+}
+
+/// What makes frames of codes: one model chooses the first code of a frame, another the others, each from those before it.
+#[derive(Clone, Debug)]
+pub struct FrameParts {
+    /// The layers of the first code.
+    pub first: PassParts,
+    /// Rows of the first code, `[vocabulary, hidden]`.
+    pub first_table: Tensor<2>,
+    /// The layers of the other codes.
+    pub others: StackParts,
+    /// Rows of each of the other codes, `[vocabulary, hidden]`.
     pub tables: Vec<Tensor<2>>,
-    /// Heads, `[1, vocabulary, hidden]` each.
+    /// The heads that score them, `[1, vocabulary, hidden]` each.
     pub heads: Vec<Matrices>,
+}
+
+/// How tokens are chosen: repetition penalty, bans, temperature, top-k, top-p and one draw, in this order.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Choosing {
+    /// Divisor of the scores; 0 chooses the first of the largest, and nothing is drawn.
+    pub temperature: f32,
+    /// Only so many of the largest are candidates, and those that equal the last of them; 0 is all.
+    pub top_k: usize,
+    /// Only the smallest set of candidates whose probabilities reach this stays; 1 is all.
+    pub top_p: f32,
+    /// Positive scores of `seen` tokens are divided by this, negative ones multiplied.
+    pub penalty: f32,
+    /// Key of the random numbers.
+    pub seed: u64,
+    /// Which of many streams of them.
+    pub stage: u32,
+    /// Numbers that were drawn before.
+    pub draws: u64,
+    /// Tokens that occurred; the chosen ones are added.
+    pub seen: Vec<u32>,
+    /// Tokens that are not chosen.
+    pub banned: Vec<u32>,
+    /// Choices for which that holds.
+    pub bans: usize,
+}
+
+impl Choosing {
+    /// The first of the largest scores, always.
+    pub const GREEDY: Self = Self {
+        temperature: 0.0,
+        top_k: 0,
+        top_p: 1.0,
+        penalty: 1.0,
+        seed: 0,
+        stage: 0,
+        draws: 0,
+        seen: Vec::new(),
+        banned: Vec::new(),
+        bans: 0,
+    };
 }
 
 /// The weights of a layer.
@@ -138,6 +194,14 @@ impl fmt::Display for DecodeError {
 
 impl std::error::Error for DecodeError {}
 
+/// Some tokens, one behind the other, chosen from the same scores `[vocabulary]` as a captured step chooses them; nothing on
+/// a device that captures none.
+#[must_use]
+pub fn chosen(scores: Tensor<1>, choosing: &Choosing, count: usize) -> Option<Vec<u32>> {
+    Captured::runs_on(&scores.device()).then_some(())?;
+    Captured::chosen(scores, choosing, count)
+}
+
 /// A captured step and what it works on.
 #[derive(Debug)]
 pub struct Decoder(Captured);
@@ -164,12 +228,13 @@ impl Decoder {
         self.0.capacity()
     }
 
-    /// Starts with a token that stands behind `len` rows of the caches, at this position.
-    pub fn start(&mut self, token: u32, len: usize, position: f32) {
-        self.0.start(token, len, position);
+    /// Starts with a token that stands behind `len` rows of the caches, at this position; those behind it are chosen in this
+    /// way.
+    pub fn start(&mut self, token: u32, len: usize, position: f32, choosing: &Choosing) {
+        self.0.start(token, len, position, choosing);
     }
 
-    /// The token with the largest score behind the last one. The step after it is already under way.
+    /// The token behind the last one. The step after it is already under way.
     ///
     /// # Errors
     /// When scores are not finite, or the device failed.
@@ -187,12 +252,58 @@ impl Decoder {
         len: usize,
         position: f32,
     ) -> Result<Vec<f32>, DecodeError> {
-        self.0.start(token, len, position);
+        self.0.start(token, len, position, &Choosing::GREEDY);
         self.0.scores()
     }
 }
 
-/// A captured pass of one row through layers, whose rows and tokens the host chooses.
+/// Captured frames, whose codes and rows stay on the device.
+#[derive(Clone, Debug)]
+pub struct Frames(CapturedFrames);
+
+impl Frames {
+    /// Captures the passes of a frame; see [`Decoder::new`].
+    #[must_use]
+    pub fn new(parts: FrameParts) -> Option<Self> {
+        CapturedFrames::new(parts).map(Self)
+    }
+
+    /// Starts with a frame whose first code is known; later ones stand behind `len` rows of the caches, from this position
+    /// on. First codes and the others are chosen in these ways.
+    ///
+    /// # Shapes
+    /// - hidden: `[1, hidden]`, the normed row whose scores chose the first code
+    pub fn start(
+        &self,
+        (first, hidden): (u32, Tensor<2>),
+        (len, position): (usize, f32),
+        choosing: [&Choosing; 2],
+    ) {
+        self.0.start((first, hidden), (len, position), choosing);
+    }
+
+    /// Chooses the first code of the next frame: the row that passes is the sum of the rows of all codes of the last frame
+    /// and this one.
+    ///
+    /// # Shapes
+    /// - row: `[1, hidden]`
+    ///
+    /// # Errors
+    /// When the device failed.
+    pub fn next(&self, row: Tensor<2>) -> Result<(), DecodeError> {
+        self.0.next(row)
+    }
+
+    /// Chooses the other codes, and gives all of the frame.
+    ///
+    /// # Errors
+    /// When scores are not finite, or the device failed.
+    pub fn codes(&self) -> Result<Vec<u32>, DecodeError> {
+        self.0.codes()
+    }
+}
+
+/// A captured pass of one row through layers, whose rows the host chooses.
 #[derive(Clone, Debug)]
 pub struct Pass(CapturedPass);
 
@@ -203,40 +314,14 @@ impl Pass {
         CapturedPass::new(parts).map(Self)
     }
 
-    /// Passes a row that stands behind `len` rows of the caches, at this position.
+    /// The scores for a row that stands behind `len` rows of the caches, at this position: `[1, vocabulary]`, until the
+    /// next ones.
     ///
     /// # Shapes
     /// - row: `[1, hidden]`
-    pub fn row(&self, row: Tensor<2>, len: usize, position: f32) {
-        self.0.row(row, len, position);
-    }
-
-    /// Passes the row of a token of a table, which is added to the sum as well.
-    pub fn token(&self, (table, id): (usize, u32), len: usize, position: f32) {
-        self.0.token((table, id), len, position);
-    }
-
-    /// Begins the sum with the row of a token, or adds it.
-    pub fn sum(&self, (table, id): (usize, u32), begins: bool) {
-        self.0.sum((table, id), begins);
-    }
-
-    /// The scores of a head for the row that passed last, `[1, vocabulary]`, until the next scores.
     #[must_use]
-    pub fn scores(&self, head: usize) -> Tensor<2> {
-        self.0.scores(head)
-    }
-
-    /// The normed row that passed last, `[1, hidden]`, until the next one.
-    #[must_use]
-    pub fn hidden(&self) -> Tensor<2> {
-        self.0.hidden()
-    }
-
-    /// The sum of rows, `[1, hidden]`, until it changes.
-    #[must_use]
-    pub fn summed(&self) -> Tensor<2> {
-        self.0.summed()
+    pub fn scores(&self, row: Tensor<2>, len: usize, position: f32) -> Tensor<2> {
+        self.0.scores(row, len, position)
     }
 }
 
@@ -245,7 +330,7 @@ impl Pass {
 mod absent {
     use burn::tensor::{Device, Tensor};
 
-    use super::{DecodeError, DecoderParts, PassParts};
+    use super::{Choosing, DecodeError, DecoderParts, FrameParts, PassParts};
 
     #[derive(Debug)]
     pub(super) enum Captured {}
@@ -260,11 +345,15 @@ mod absent {
             None
         }
 
+        pub(super) fn chosen(_: Tensor<1>, _: &Choosing, _: usize) -> Option<Vec<u32>> {
+            None
+        }
+
         pub(super) fn capacity(&self) -> usize {
             match *self {}
         }
 
-        pub(super) fn start(&mut self, _: u32, _: usize, _: f32) {
+        pub(super) fn start(&mut self, _: u32, _: usize, _: f32, _: &Choosing) {
             match *self {}
         }
 
@@ -286,27 +375,29 @@ mod absent {
             None
         }
 
-        pub(super) fn row(&self, _: Tensor<2>, _: usize, _: f32) {
+        pub(super) fn scores(&self, _: Tensor<2>, _: usize, _: f32) -> Tensor<2> {
+            match *self {}
+        }
+    }
+
+    #[derive(Clone, Debug)]
+    pub(super) enum CapturedFrames {}
+
+    #[allow(clippy::unused_self, reason = "the same methods as where there is one")]
+    impl CapturedFrames {
+        pub(super) fn new(_: FrameParts) -> Option<Self> {
+            None
+        }
+
+        pub(super) fn start(&self, _: (u32, Tensor<2>), _: (usize, f32), _: [&Choosing; 2]) {
             match *self {}
         }
 
-        pub(super) fn token(&self, _: (usize, u32), _: usize, _: f32) {
+        pub(super) fn next(&self, _: Tensor<2>) -> Result<(), DecodeError> {
             match *self {}
         }
 
-        pub(super) fn sum(&self, _: (usize, u32), _: bool) {
-            match *self {}
-        }
-
-        pub(super) fn scores(&self, _: usize) -> Tensor<2> {
-            match *self {}
-        }
-
-        pub(super) fn hidden(&self) -> Tensor<2> {
-            match *self {}
-        }
-
-        pub(super) fn summed(&self) -> Tensor<2> {
+        pub(super) fn codes(&self) -> Result<Vec<u32>, DecodeError> {
             match *self {}
         }
     }

@@ -1,7 +1,7 @@
 //! Where the next token of an answer comes from: a step that the device captured, or one pass after another.
 
 use burn_omni_model::thinker::{Rows, TextState, Thinker};
-use burn_omni_ops::decode::{DecodeError, Decoder};
+use burn_omni_ops::decode::{Choosing, DecodeError, Decoder};
 
 use crate::Error;
 use crate::exclusive::{Exclusive, Taken};
@@ -49,7 +49,7 @@ pub(crate) enum Decoding<'a> {
 
 /// What comes behind a token.
 pub(crate) enum Next {
-    /// The token with the largest score.
+    /// The token that the device chose.
     Token(u32),
     /// The scores of all tokens.
     Scores(Vec<f32>),
@@ -108,12 +108,12 @@ impl<'a> Decoding<'a> {
         }
     }
 
-    /// Passes a token. With `greedy` the device may choose what comes behind it.
+    /// Passes a token. A captured step goes on from the first one by itself, and chooses in the way that `choosing` says then.
     pub(crate) fn pass(
         &mut self,
         thinker: &Thinker,
         place: Place,
-        greedy: bool,
+        choosing: impl FnOnce() -> Choosing,
     ) -> Result<Next, Error> {
         let Place {
             token,
@@ -125,16 +125,13 @@ impl<'a> Decoding<'a> {
                 // The step writes the rows, and the state counts them.
                 steps.state.advance(1);
                 let decoder = &mut steps.decoder;
-                if !greedy {
-                    *running = false;
-                    let scores = decoder.scores(token, len, position).map_err(failed)?;
-                    return Ok(Next::Scores(scores));
-                }
                 if !*running {
-                    decoder.start(token, len, position);
+                    decoder.start(token, len, position, &choosing());
                     *running = true;
                 }
-                Ok(Next::Token(decoder.next_token().map_err(failed)?))
+                let next = decoder.next_token();
+                let next = next.map_err(|error| failed(Stage::Thinker, error))?;
+                Ok(Next::Token(next))
             }
             Self::Eager(state) => {
                 let rope = thinker.rope([&[position]; 3]);
@@ -146,14 +143,11 @@ impl<'a> Decoding<'a> {
     }
 }
 
-fn failed(error: DecodeError) -> Error {
+/// What a captured pass of a stage says.
+pub(crate) fn failed(stage: Stage, error: DecodeError) -> Error {
+    let stage = stage.name();
     match error {
-        DecodeError::NotFinite => Error::NotFinite {
-            stage: Stage::Thinker.name(),
-        },
-        DecodeError::Device(cause) => Error::Stage {
-            stage: Stage::Thinker.name(),
-            cause,
-        },
+        DecodeError::NotFinite => Error::NotFinite { stage },
+        DecodeError::Device(cause) => Error::Stage { stage, cause },
     }
 }

@@ -36,6 +36,7 @@ mod engine_config;
 mod error;
 mod event;
 mod exclusive;
+mod frames;
 mod kept;
 mod kv_dtype;
 mod loading;

@@ -3,6 +3,8 @@
 
 mod random;
 
+use burn_omni_ops::decode::Choosing;
+
 pub use random::Random;
 
 use crate::Error;
@@ -28,12 +30,6 @@ impl Sampling {
         top_p: 1.0,
         repetition_penalty: 1.0,
     };
-
-    /// Whether the largest of the model's own logits is chosen.
-    #[must_use]
-    pub fn is_greedy(self) -> bool {
-        self.temperature == 0.0 && self.repetition_penalty == 1.0
-    }
 
     /// Checks every field.
     ///
@@ -95,10 +91,28 @@ impl Sampler {
         }
     }
 
-    /// Whether the largest of the model's own logits is chosen.
+    /// The same for a device that goes on from here, and does not choose `banned` tokens the next `bans` times.
     #[must_use]
-    pub fn is_greedy(&self) -> bool {
-        self.sampling.is_greedy()
+    pub fn choosing(&self, banned: Vec<u32>, bans: usize) -> Choosing {
+        let Sampling {
+            temperature,
+            top_k,
+            top_p,
+            repetition_penalty,
+        } = self.sampling;
+        let seen = (0..).zip(&self.seen).filter(|(_, seen)| **seen);
+        Choosing {
+            temperature,
+            top_k,
+            top_p,
+            penalty: repetition_penalty,
+            seed: self.random.seed(),
+            stage: self.random.stage(),
+            draws: self.draws,
+            seen: seen.map(|(id, _)| id).collect(),
+            banned,
+            bans,
+        }
     }
 
     /// Counts `ids` as having occurred.

@@ -1,6 +1,5 @@
-//! The weights of speech, with the captured passes of a frame.
+//! The weights of speech, with captured frames.
 
-use burn_omni_model::code_predictor::PredictorState;
 use burn_omni_model::code2wav::Code2Wav;
 use burn_omni_model::config::{Config, SpecialIds, SpeechIds, TalkerConfig};
 use burn_omni_model::talker::{Talker, TalkerState, TurnIds};
@@ -11,7 +10,7 @@ use crate::engine::Loader;
 use crate::exclusive::{Exclusive, Taken};
 use crate::kept::KeptTalker;
 
-/// Rows of the talker that captured passes hold: a prompt, and eleven minutes of speech.
+/// Rows of the talker that captured frames hold: a prompt, and eleven minutes of speech.
 pub(crate) const CAPTURED_ROWS: usize = 8192;
 
 /// Talker, code predictor and code2wav.
@@ -21,30 +20,18 @@ pub(crate) struct SpeechModel {
     pub(crate) code2wav: Code2Wav,
     pub(crate) turn_ids: TurnIds,
     pub(crate) ids: SpeechIds,
-    /// Captured passes and their caches, for one answer at a time each.
-    captured: Option<CapturedStates>,
-}
-
-/// What talker and code predictor remember of an answer, with captured passes.
-#[derive(Debug)]
-struct CapturedStates {
-    talker: Exclusive<TalkerState>,
-    predictor: Exclusive<PredictorState>,
+    /// What talker and code predictor remember of an answer, with captured frames; for one at a time.
+    captured: Option<Exclusive<TalkerState>>,
 }
 
 /// A state of one answer.
 pub(crate) enum Held<'a, T> {
-    /// The one whose pass is captured.
+    /// The one whose frames are captured.
     Captured(Taken<'a, T>),
     Own(Box<T>),
 }
 
 impl<T> Held<'_, T> {
-    /// Whether its pass is captured.
-    pub(crate) fn is_captured(&self) -> bool {
-        matches!(self, Self::Captured(_))
-    }
-
     pub(crate) fn state(&mut self) -> &mut T {
         match self {
             Self::Captured(state) => state,
@@ -93,20 +80,13 @@ impl SpeechModel {
         }
     }
 
-    /// Captures the passes of a frame, where the device can do that.
+    /// Captures frames, where the device can do that.
     pub(crate) fn capture(&mut self) {
-        self.captured = self
-            .talker
-            .captured_state(CAPTURED_ROWS)
-            .and_then(|talker| {
-                Some(CapturedStates {
-                    talker: Exclusive::new(talker),
-                    predictor: Exclusive::new(self.talker.captured_predictor_state()?),
-                })
-            });
+        let state = self.talker.captured_state(CAPTURED_ROWS);
+        self.captured = state.map(Exclusive::new);
     }
 
-    /// Whether the passes of a frame are captured.
+    /// Whether frames are captured.
     pub(crate) fn is_captured(&self) -> bool {
         self.captured.is_some()
     }
@@ -121,7 +101,7 @@ impl SpeechModel {
     /// Whether so many rows have room in the captured cache, and it is whole.
     pub(crate) fn can_hold(&self, rows: usize) -> bool {
         let captured = self.captured.as_ref();
-        rows <= CAPTURED_ROWS && captured.is_some_and(|captured| captured.talker.is_whole())
+        rows <= CAPTURED_ROWS && captured.is_some_and(Exclusive::is_whole)
     }
 
     /// A state of the talker with room for so many rows: the one that was kept, if that can be, with what it has seen.
@@ -134,7 +114,7 @@ impl SpeechModel {
     ) -> Held<'_, TalkerState> {
         let ticket = kept.ticket.take();
         let captured = self.captured.as_ref().filter(|_| captured);
-        let captured = captured.and_then(|captured| captured.talker.take(ticket));
+        let captured = captured.and_then(|captured| captured.take(ticket));
         if let Some(mut state) = captured.filter(|state| state.capacity() >= rows) {
             kept.state = None;
             if !state.is_untouched() {
@@ -146,15 +126,6 @@ impl SpeechModel {
         let mut state = state.unwrap_or_else(|| self.talker.state(rows));
         state.reserve(rows);
         Held::Own(Box::new(state))
-    }
-
-    /// A state of the code predictor.
-    pub(crate) fn predictor_state(&self) -> Held<'_, PredictorState> {
-        let captured = self.captured.as_ref();
-        match captured.and_then(|captured| captured.predictor.take(None)) {
-            Some(state) => Held::Captured(state),
-            None => Held::Own(Box::new(self.talker.predictor_state())),
-        }
     }
 }
 

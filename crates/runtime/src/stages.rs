@@ -67,8 +67,13 @@ impl Stages {
 
     /// Whether this token ends an answer.
     pub(crate) fn ends(&self, id: u32) -> bool {
-        let also = &self.config.generation.eos_token_id;
-        id == self.ids.im_end || also.as_ref().is_some_and(|ids| ids.contains(&id))
+        self.end_marks().any(|mark| mark == id)
+    }
+
+    /// The tokens that end an answer.
+    pub(crate) fn end_marks(&self) -> impl Iterator<Item = u32> {
+        let also = self.config.generation.eos_token_id.iter().flatten();
+        std::iter::once(self.ids.im_end).chain(also.copied())
     }
 
     /// Longest answer of a request in tokens, whatever the context has room for.

@@ -4,17 +4,15 @@ use std::sync::mpsc::{Receiver, SyncSender};
 use std::time::Duration;
 
 use burn::tensor::{Tensor, s};
-use burn_omni_model::code_predictor::PredictorState;
 use burn_omni_model::config::{SpeechIds, TalkerConfig};
 use burn_omni_model::processor::{Medium, Positions, positions, special_tokens};
 use burn_omni_model::talker::{
     ReplyStart, SpeechMarks, TalkerPlace, TalkerPrompt, TalkerState, TalkerStep, ThinkerRows, Turns,
 };
 
+use crate::frames::{Codes, Frames};
 use crate::kept::KeptTalker;
-use crate::numbers::{finite, values};
 use crate::pipeline::{Heard, Job, Said, Spoken};
-use crate::sampler::{Random, Sampler};
 use crate::schedule::Stage;
 use crate::speech::{Held, SpeechModel};
 use crate::stages::Stages;
@@ -22,25 +20,12 @@ use crate::stream::Stopped;
 use crate::turns::Seat;
 use crate::{Error, FinishReason, Sampling, Speech, SpeechRequest};
 
-/// How the residual codes are drawn when the talker samples (docs/spec/talker-code2wav.md D.3).
-const PREDICTOR_SAMPLING: Sampling = Sampling {
-    temperature: 1.0,
-    top_k: 50,
-    top_p: 0.8,
-    repetition_penalty: 1.0,
-};
-/// Numbers of the draws.
-pub(crate) const TALKER_DRAWS: u32 = 1;
-pub(crate) const PREDICTOR_DRAWS: u32 = 2;
-
 /// The talker at work on one answer.
 pub(crate) struct Talking<'a> {
     job: &'a Job<'a>,
     seat: &'a Seat<'a>,
     voice: Voice<'a>,
     speaks: SyncSender<Spoken>,
-    talker_sampler: Sampler,
-    predictor_sampler: Sampler,
 }
 
 /// What speech begins with.
@@ -86,26 +71,17 @@ impl<'a> Talking<'a> {
         voice: Voice<'a>,
         speaks: SyncSender<Spoken>,
     ) -> Self {
-        let sampling = voice.sampling;
-        let residual = if sampling.temperature == 0.0 {
-            Sampling::GREEDY
-        } else {
-            PREDICTOR_SAMPLING
-        };
-        let random = |draws| Random::new(job.request.seed, draws);
         Self {
             job,
             seat,
             voice,
             speaks,
-            talker_sampler: Sampler::new(sampling, random(TALKER_DRAWS)),
-            predictor_sampler: Sampler::new(residual, random(PREDICTOR_DRAWS)),
         }
     }
 
     /// Speaks the tokens as they are said.
     pub(crate) fn talk(
-        mut self,
+        self,
         said: &Receiver<Said>,
         kept: &mut KeptTalker,
     ) -> Result<Talked, Stopped> {
@@ -136,26 +112,25 @@ impl<'a> Talking<'a> {
     /// Makes frames until the speech ends. A frame takes the token of its number; where that is not yet known the loop
     /// waits, and only behind the last comes the end mark, then padding (docs/spec/talker-code2wav.md B.5, F.1).
     fn frames(
-        &mut self,
-        (state, mut step): (&mut TalkerState, TalkerStep),
+        &self,
+        (state, step): (&mut TalkerState, TalkerStep),
         said: &Receiver<Said>,
         marks: &SpeechMarks,
         speech: &mut Speech,
     ) -> Result<(), Stopped> {
         let max_frames = self.max_frames();
-        let mut predictor = self.voice.speech.predictor_state();
+        let codes = Codes::of(self.voice.config, self.job.request.endless);
+        let way = (self.voice.sampling, self.job.request.seed);
+        let mut frames = Frames::new(&self.voice.speech.talker, state, codes, way);
         let mut text = Text::Said;
-        let mut row = None;
+        let mut step = Some(step);
         speech.finish_reason = FinishReason::Length;
         while speech.codes.len() < max_frames {
-            let seat = self.seat;
-            let frame = seat.turn_of(1, || {
-                if let Some(row) = row.take() {
-                    step = self.step(state, row, marks);
-                }
-                self.frame(&step, predictor.state())
+            let frame = self.seat.turn_of(1, || match step.take() {
+                Some(step) => frames.behind(step),
+                None => frames.next(self.row(text, marks)),
             })??;
-            let Some((codes, feedback)) = frame else {
+            let Some(codes) = frame else {
                 speech.finish_reason = FinishReason::Stop;
                 break;
             };
@@ -163,7 +138,6 @@ impl<'a> Talking<'a> {
             self.give(Spoken::Frame(codes))?;
             if speech.codes.len() < max_frames {
                 text = self.next(text, said)?;
-                row = Some((feedback, text));
             }
         }
         Ok(())
@@ -298,51 +272,17 @@ impl<'a> Talking<'a> {
         positions(&ids, &media, &tokens).map_err(|error| Error::Processor(error.into()))
     }
 
-    /// Passes the row of a frame: what it fed back, and its text.
-    fn step(
-        &self,
-        state: &mut TalkerState,
-        (feedback, text): (Tensor<2>, Text),
-        marks: &SpeechMarks,
-    ) -> TalkerStep {
-        let talker = &self.voice.speech.talker;
-        let row = match text {
-            // One by one, so that the speed of the thinker changes no sum.
-            Text::Token(id) => talker.text_rows(self.job.stages.thinker.embed_text(&[id])),
+    /// The row of a frame's text.
+    fn row(&self, text: Text, marks: &SpeechMarks) -> Tensor<2> {
+        match text {
+            Text::Token(id) => {
+                // One by one, so that the speed of the thinker changes no sum.
+                let embed = self.job.stages.thinker.embed_text(&[id]);
+                self.voice.speech.talker.text_rows(embed)
+            }
             Text::End => marks.eos.clone(),
             Text::Said | Text::Pad => marks.pad.clone(),
-        };
-        talker.step(state, feedback + row)
-    }
-
-    /// The next frame's codes and what it feeds back; `None` when the speech ends.
-    fn frame(
-        &mut self,
-        step: &TalkerStep,
-        predictor: &mut PredictorState,
-    ) -> Result<Option<(Vec<u32>, Tensor<2>)>, Error> {
-        let codes = self.voice.config.code_predictor_config.vocab_size;
-        let eos = self.voice.config.codec_eos_token_id;
-        let endless = self.job.request.endless;
-        let allowed = |id: usize| id < codes || (id == eos as usize && !endless);
-        let logits = values(step.logits.clone());
-        finite(Stage::Talker.name(), &logits)?;
-        let first = self.talker_sampler.sample(logits, allowed);
-        if first == eos && !endless {
-            return Ok(None);
         }
-        let sampler = &mut self.predictor_sampler;
-        let mut sound = Ok(());
-        let mut sample = |_, logits: Vec<f32>| {
-            if sound.is_ok() {
-                sound = finite("the code predictor", &logits);
-            }
-            sampler.sample(logits, |_| true)
-        };
-        let talker = &self.voice.speech.talker;
-        let frame = talker.frame(predictor, step.hidden.clone(), first, &mut sample);
-        sound?;
-        Ok(Some((frame.codes, frame.feedback)))
     }
 
     fn max_frames(&self) -> usize {

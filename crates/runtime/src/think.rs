@@ -181,9 +181,13 @@ impl<'a> Thinking<'a> {
                 len,
                 position: prompt.positions.decoded(len),
             };
-            let greedy = sampler.is_greedy() && step + 1 >= request.min_tokens;
+            let choosing = || {
+                let endless = request.endless.then_some(usize::MAX);
+                let bans = request.min_tokens.saturating_sub(step + 1);
+                sampler.choosing(stages.end_marks().collect(), endless.unwrap_or(bans))
+            };
             let begun = self.seat.busy();
-            let pass = || decoding.pass(&stages.thinker, place, greedy);
+            let pass = || decoding.pass(&stages.thinker, place, choosing);
             next = self.seat.turn(pass)??;
             self.kept.passed(&[id], None);
             self.answer.timings.decode += self.seat.busy() - begun;

@@ -22,8 +22,8 @@ pub enum Entry<'a> {
     Token {
         /// The table.
         table: &'a Embedding,
-        /// The number of its row.
-        id: u32,
+        /// Where its number stands among others, u32; what is no number of a row stands for the first.
+        id: (&'a Buffer, usize),
         /// The sum.
         sum: &'a Buffer,
         /// Whether it begins here.
@@ -31,6 +31,8 @@ pub enum Entry<'a> {
     },
     /// Numbers as they are, f32 `[width]`.
     Row(&'a Buffer),
+    /// The sum of two rows, f32 `[width]`, at the place in [`Control`].
+    Sum([&'a Buffer; 2]),
 }
 
 /// What the kernel is compiled for.
@@ -39,6 +41,14 @@ enum Source {
     Control,
     Token,
     Row,
+    Sum,
+}
+
+impl Source {
+    /// Whether the place stands in [`Control`].
+    fn is_placed(self) -> bool {
+        matches!(self, Self::Control | Self::Sum)
+    }
 }
 
 impl Entry<'_> {
@@ -52,16 +62,28 @@ impl Entry<'_> {
         (row, norm): (&Row, &Buffer),
         (len, position): (u32, f32),
     ) {
-        let (source, table, values, sum, id, begins) = match self {
-            Self::Control(table) => (Source::Control, &table.buffer, &row.h, &row.h, 0, true),
+        let words = &control.0;
+        let (source, table, values, sum, (ids, at), begins) = match self {
+            Self::Control(table) => {
+                let id = (words, TOKEN);
+                (Source::Control, &table.buffer, &row.h, &row.h, id, true)
+            }
             Self::Token {
                 table,
                 id,
                 sum,
                 begins,
             } => (Source::Token, &table.buffer, &row.h, sum, id, begins),
-            Self::Row(values) => (Source::Row, &row.x.buffer, values, &row.h, 0, true),
+            Self::Row(values) => {
+                let table = &row.x.buffer;
+                (Source::Row, table, values, &row.h, (words, TOKEN), true)
+            }
+            Self::Sum([values, sum]) => {
+                let table = &row.x.buffer;
+                (Source::Sum, table, values, sum, (words, TOKEN), true)
+            }
         };
+        let rows = table.len() / row.width;
         #[expect(unsafe_code, reason = "kernels are launched without bounds checks")]
         // SAFETY: units stop at the width, and the token is in the table.
         unsafe {
@@ -71,7 +93,8 @@ impl Entry<'_> {
                 CubeDim::new_1d(UNITS as u32),
                 table.arg(),
                 values.arg(),
-                control.0.arg(),
+                ids.arg(),
+                words.arg(),
                 norm.arg(),
                 row.h.arg(),
                 row.x.buffer.arg(),
@@ -81,7 +104,8 @@ impl Entry<'_> {
                 attend.angles.arg(),
                 row.width as u32,
                 row.columns as u32,
-                id,
+                at as u32,
+                rows as u32,
                 u32::from(begins),
                 len,
                 position,
@@ -95,6 +119,7 @@ impl Entry<'_> {
 fn enter_kernel(
     table: &[half::bf16],
     values: &[f32],
+    ids: &[u32],
     control: &mut [u32],
     norm: &[f32],
     h: &mut [f32],
@@ -105,7 +130,8 @@ fn enter_kernel(
     angles: &mut [f32],
     width: u32,
     columns: u32,
-    id: u32,
+    id_at: u32,
+    rows: u32,
     begins: u32,
     len: u32,
     position: f32,
@@ -113,10 +139,8 @@ fn enter_kernel(
 ) {
     let (width, columns) = (width as usize, columns as usize);
     let mut position = position;
-    let mut token = id as usize;
-    if comptime!(source == Source::Control) {
+    if comptime!(source.is_placed()) {
         position = f32::from_bits(control[POSITION]);
-        token = control[TOKEN] as usize;
     } else if ABSOLUTE_POS == 0 {
         control[LEN] = len;
     }
@@ -132,7 +156,11 @@ fn enter_kernel(
     if at < width {
         if comptime!(source == Source::Row) {
             value = values[at];
+        } else if comptime!(source == Source::Sum) {
+            value = values[at] + sum[at];
         } else {
+            let id = ids[id_at as usize];
+            let token = select(id < rows, id, 0u32) as usize;
             value = f32::cast_from(table[token * width + at]);
         }
         if comptime!(source == Source::Token) {

@@ -5,14 +5,12 @@
 //! the choice of experts; their gate and up; their sum, added to the residual row.
 
 mod attend;
-mod choose;
 mod enter;
 mod router;
 mod stack;
 mod step;
 
 pub use attend::{Attend, Attended, Cache, attend};
-pub use choose::Chooser;
 pub use enter::{Embedding, Entry, leave};
 pub use router::{Choice, Router, Routing, router};
 pub use stack::{FeedForward, Layer, Node, Shared, Stack};
@@ -31,10 +29,12 @@ pub const RING: usize = 64;
 #[derive(Clone, Debug)]
 pub struct Control(pub Buffer);
 
-pub(crate) const TOKEN: usize = 0;
+/// Where the last token stands.
+pub const TOKEN: usize = 0;
 pub(crate) const LEN: usize = 1;
 pub(crate) const POSITION: usize = 2;
-pub(crate) const STEP: usize = 3;
+/// Where the number of steps stands.
+pub const STEP: usize = 3;
 /// Where the ring begins.
 pub const TOKENS: usize = 4;
 

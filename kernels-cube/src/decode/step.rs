@@ -2,8 +2,9 @@
 
 use cubecl::prelude::*;
 
-use super::{Chooser, Embedding, Entry, Stack};
+use super::{Embedding, Entry, Stack};
 use crate::Buffer;
+use crate::choose::{Chooser, Chosen};
 use crate::few::{self, Weights};
 
 /// A decoder, one token at a time: the token of the stack's control goes in, the next one comes out.
@@ -13,7 +14,8 @@ pub struct Step {
     pub stack: Stack,
     embedding: Embedding,
     head: Weights,
-    chooser: Chooser,
+    /// What chooses the next token.
+    pub chooser: Chooser,
     /// f32 `[vocabulary]`, of the last step.
     pub logits: Buffer,
 }
@@ -24,7 +26,7 @@ impl Step {
     pub fn new(client: &Client, embedding: Embedding, stack: Stack, head: Weights) -> Self {
         Self {
             logits: Buffer::empty(client, f32::elem_type_native(), head.rows()),
-            chooser: Chooser::new(client),
+            chooser: Chooser::new(client, head.rows()),
             stack,
             embedding,
             head,
@@ -39,6 +41,7 @@ impl Step {
         entry.launch(client, (&stack.control, &stack.attend), row, (0, 0.0));
         stack.launch(client);
         few::normed(client, &self.head, &stack.row, &self.logits);
-        self.chooser.greedy(client, &self.logits, &stack.control);
+        let next = Chosen::Token(&stack.control);
+        self.chooser.launch(client, &self.logits, next);
     }
 }

@@ -1,7 +1,7 @@
 //! What the talker remembers of a stream.
 
-use burn::tensor::{DType, Device};
-use burn_omni_ops::decode::Pass;
+use burn::tensor::{DType, Device, Tensor};
+use burn_omni_ops::decode::{Choosing, DecodeError, Frames};
 
 use crate::config::TalkerTextConfig;
 use crate::layers::KvCache;
@@ -11,8 +11,8 @@ use crate::layers::KvCache;
 pub struct TalkerState {
     pub(super) caches: Vec<KvCache>,
     pub(super) next_position: f32,
-    /// The pass of one row, where the device captured it.
-    pub(super) pass: Option<Pass>,
+    /// Whole frames, where the device captured them.
+    pub(super) frames: Option<Frames>,
 }
 
 /// A place in a talker's sequence, to which its state can go back.
@@ -45,7 +45,7 @@ impl TalkerState {
                 .map(|_| KvCache::new(capacity, size, dtype, device))
                 .collect(),
             next_position: 0.0,
-            pass: None,
+            frames: None,
         }
     }
 
@@ -57,7 +57,7 @@ impl TalkerState {
         });
     }
 
-    /// Makes room for `capacity` rows; those seen so far stay. Not for a state whose pass is captured.
+    /// Makes room for `capacity` rows; those seen so far stay. Not for a state whose frames are captured.
     pub fn reserve(&mut self, capacity: usize) {
         let caches = self.caches.iter_mut();
         caches.for_each(|cache| cache.reserve(capacity));
@@ -91,5 +91,54 @@ impl TalkerState {
             .iter_mut()
             .for_each(|cache| cache.truncate(place.rows));
         self.next_position = place.next_position;
+    }
+
+    /// Whether the device makes whole frames by itself.
+    #[must_use]
+    pub fn makes_frames(&self) -> bool {
+        self.frames.is_some()
+    }
+
+    /// Starts with the frame whose first code is known; the device chooses later ones, and the others, in these ways.
+    ///
+    /// # Shapes
+    /// - hidden: `[1, hidden]`, of the last row that passed
+    ///
+    /// # Panics
+    /// When the device does not make frames.
+    pub fn start_frames(&mut self, hidden: Tensor<2>, first: u32, choosing: [&Choosing; 2]) {
+        let place = (self.rows(), self.next_position);
+        self.made().start((first, hidden), place, choosing);
+    }
+
+    /// The codes of the frame, one a group.
+    ///
+    /// # Errors
+    /// When scores are not finite, or the device failed.
+    ///
+    /// # Panics
+    /// When frames were not started.
+    pub fn frame_codes(&self) -> Result<Vec<u32>, DecodeError> {
+        self.made().codes()
+    }
+
+    /// Goes on to the next frame, whose first code may be the end mark: passes the sum of the rows of the codes and `text`.
+    ///
+    /// # Shapes
+    /// - text: `[1, hidden]`
+    ///
+    /// # Errors
+    /// When the device failed.
+    ///
+    /// # Panics
+    /// When frames were not started, or the caches are full.
+    pub fn next_frame(&mut self, text: Tensor<2>) -> Result<(), DecodeError> {
+        self.caches.iter_mut().for_each(|cache| cache.advance(1));
+        self.next_position += 1.0;
+        self.made().next(text)
+    }
+
+    fn made(&self) -> &Frames {
+        self.frames.as_ref().expect("the device makes frames")
     }
 }

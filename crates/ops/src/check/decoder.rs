@@ -76,16 +76,12 @@ fn step(bench: &mut Bench<'_>, len: usize, format: KvFormat, apart: f32) {
             heads: HEADS,
             inverse_frequency: frequency,
         },
-        tables: Vec::new(),
-        heads: vec![Matrices::Dense(there(head).cast(DType::BF16).unsqueeze())],
+        head: Matrices::Dense(there(head).cast(DType::BF16).unsqueeze()),
     };
     match Pass::new(parts) {
         Some(pass) => {
-            pass.row(there(x), len, position);
-            let error = super::error(
-                Tensor::from_data(pass.scores(0).into_data(), bench.oracle),
-                y,
-            );
+            let scores = pass.scores(there(x), len, position);
+            let error = super::error(Tensor::from_data(scores.into_data(), bench.oracle), y);
             bench.largest = bench.largest.max(error / apart);
         }
         None => bench.largest = f32::INFINITY,

@@ -4,8 +4,9 @@ use burn::tensor::{DType, Device, Tensor};
 use burn_cubecl::CubeBackend;
 use burn_cubecl::tensor::CubeTensor;
 use burn_omni_kernels::Buffer;
+use burn_omni_kernels::choose::{self, Chooser, Chosen, MOST};
 use burn_omni_kernels::decode::{
-    Attend, Cache, Entry, FeedForward, Layer, RING, Router, Routing, Stack, Step, TOKENS, leave,
+    Attend, Cache, Entry, FeedForward, Layer, RING, Router, Routing, Stack, Step, TOKENS,
 };
 use burn_omni_kernels::few::{self, Rows, Weights};
 use burn_omni_kernels::packed::tiles;
@@ -15,8 +16,8 @@ use cubecl::prelude::*;
 use super::buffers::{e4m3, flat, primitive, tensor};
 use super::packed::{in_tiles, tiled};
 use crate::decode::{
-    DecodeError, DecoderParts, FeedForwardParts, LayerParts, Matrices, PassParts, SharedParts,
-    StackParts,
+    Choosing, DecodeError, DecoderParts, FeedForwardParts, LayerParts, Matrices, PassParts,
+    SharedParts, StackParts,
 };
 use crate::{KvStore, Packed};
 
@@ -57,7 +58,7 @@ impl Captured {
         let capacity = parts.stack.layers.first()?.cache[0].dims()[0];
         let Stacked { client, stack, .. } = Stacked::new(parts.stack)?;
         let embedding = rows(parts.embedding.unsqueeze())?;
-        let step = Step::new(&client, embedding, stack, weights(parts.head)?);
+        let step = Step::new(&client, embedding, stack, scored(parts.head)?);
         step.stack
             .control
             .start(&client, 0, last_row(capacity), 0.0);
@@ -73,17 +74,31 @@ impl Captured {
         })
     }
 
+    pub(crate) fn chosen(scores: Tensor<1>, choosing: &Choosing, count: usize) -> Option<Vec<u32>> {
+        let vocabulary = scores.dims()[0];
+        let scores = primitive(scores.cast(DType::F32)).filter(|_| vocabulary <= MOST)?;
+        let client = scores.client.clone();
+        let scores = flat(scores);
+        let chooser = Chooser::new(&client, vocabulary);
+        chooser.start(&client, &on_device(choosing));
+        let codes = Buffer::numbers(&client, &vec![0; count]);
+        for slot in 0..count {
+            chooser.launch(&client, &scores, Chosen::Code(&codes, slot));
+        }
+        let bytes = client.read_one(codes.handle).ok()?;
+        Some(u32::from_bytes(&bytes)[..count].to_vec())
+    }
+
     pub(crate) const fn capacity(&self) -> usize {
         self.capacity
     }
 
-    pub(crate) fn start(&mut self, token: u32, len: usize, position: f32) {
+    pub(crate) fn start(&mut self, token: u32, len: usize, position: f32, choosing: &Choosing) {
         assert!(len < self.capacity, "the caches have room for the token");
-        let rows = u32::try_from(len).expect("caches have less than 2^32 rows");
-        self.step
-            .stack
-            .control
-            .start(&self.client, token, rows, position);
+        let Step { stack, chooser, .. } = &self.step;
+        let control = &stack.control;
+        control.start(&self.client, token, count(len), position);
+        chooser.start(&self.client, &on_device(choosing));
         (self.len, self.launched, self.read) = (len, 0, 0);
     }
 
@@ -124,17 +139,40 @@ impl Captured {
     }
 }
 
-/// Where the launch before a capture writes, so that what the caches hold stays.
-fn last_row(capacity: usize) -> u32 {
-    u32::try_from(capacity - 1).expect("caches have less than 2^32 rows")
+/// How tokens are chosen, as the kernels take it.
+pub(super) fn on_device(choosing: &Choosing) -> choose::Choosing {
+    let low = |x: u64| (x & u64::from(u32::MAX)) as u32;
+    let most = |x: usize| u32::try_from(x).unwrap_or(u32::MAX);
+    choose::Choosing {
+        temperature: choosing.temperature,
+        top_k: most(choosing.top_k),
+        top_p: choosing.top_p,
+        penalty: choosing.penalty,
+        seed: [low(choosing.seed), low(choosing.seed >> 32)],
+        stage: choosing.stage,
+        draws: choosing.draws,
+        seen: choosing.seen.clone(),
+        banned: choosing.banned.clone(),
+        bans: most(choosing.bans),
+    }
 }
 
-fn failed(error: impl std::fmt::Display) -> DecodeError {
+/// Where the launch before a capture writes, so that what the caches hold stays.
+pub(super) fn last_row(capacity: usize) -> u32 {
+    count(capacity - 1)
+}
+
+/// Rows of a cache.
+pub(super) fn count(rows: usize) -> u32 {
+    u32::try_from(rows).expect("caches have less than 2^32 rows")
+}
+
+pub(super) fn failed(error: impl std::fmt::Display) -> DecodeError {
     DecodeError::Device(error.to_string())
 }
 
 /// Records launches, which write `written` among others; twice if something else on the device disturbed the first record.
-fn capture(client: &Client, written: &Buffer, launch: impl Fn()) -> Option<Graph> {
+pub(super) fn capture(client: &Client, written: &Buffer, launch: impl Fn()) -> Option<Graph> {
     (0..2).find_map(|_| record(client, written, &launch).ok())
 }
 
@@ -157,15 +195,15 @@ fn record(
 }
 
 /// A stack on its device.
-struct Stacked {
-    client: Client,
-    stack: Stack,
+pub(super) struct Stacked {
+    pub(super) client: Client,
+    pub(super) stack: Stack,
     /// A tensor of the device.
     like: CubeTensor,
 }
 
 impl Stacked {
-    fn new(parts: StackParts) -> Option<Self> {
+    pub(super) fn new(parts: StackParts) -> Option<Self> {
         let [heads, kv_heads] = parts.heads;
         let width = parts.norm.dims()[0];
         let fits = heads.is_multiple_of(kv_heads)
@@ -200,11 +238,8 @@ pub(crate) struct CapturedPass {
     client: Client,
     stack: Stack,
     like: CubeTensor,
-    tables: Vec<Rows>,
-    heads: Vec<Weights>,
+    head: Weights,
     scores: Buffer,
-    hidden: Buffer,
-    sum: Buffer,
 }
 
 impl std::fmt::Debug for CapturedPass {
@@ -221,17 +256,8 @@ impl CapturedPass {
             stack,
             like,
         } = Stacked::new(parts.stack)?;
-        let tables: Option<Vec<_>> = parts
-            .tables
-            .into_iter()
-            .map(|x| rows(x.unsqueeze()))
-            .collect();
-        let heads: Option<Vec<_>> = parts.heads.into_iter().map(weights).collect();
-        let heads = heads?;
-        let f32 = f32::elem_type_native();
-        let scores = heads.iter().map(Weights::rows).max()?;
-        let room = |count| Buffer::empty(&client, f32, count);
-        let (hidden, sum, scores) = (room(stack.row.width), room(stack.row.width), room(scores));
+        let head = weights(parts.head)?;
+        let scores = Buffer::empty(&client, f32::elem_type_native(), head.rows());
         let zeros = Buffer::of(&client, &vec![0.0_f32; stack.row.width]);
         let row = (&stack.row, stack.first_norm());
         let place = (&stack.control, &stack.attend);
@@ -241,75 +267,31 @@ impl CapturedPass {
             graph,
             client,
             like,
-            tables: tables?,
-            heads,
+            head,
             scores,
-            hidden,
-            sum,
             stack,
         })
     }
 
-    pub(crate) fn row(&self, row: Tensor<2>, len: usize, position: f32) {
-        let row = primitive(row.cast(DType::F32)).expect("rows are on the device of the weights");
-        self.enter(Entry::Row(&flat(row)), len, position);
-        self.replay();
-    }
-
-    pub(crate) fn token(&self, (table, id): (usize, u32), len: usize, position: f32) {
-        self.enter(self.entry(table, id, false), len, position);
-        self.replay();
-    }
-
-    pub(crate) fn sum(&self, (table, id): (usize, u32), begins: bool) {
-        self.enter(self.entry(table, id, begins), 0, 0.0);
-    }
-
-    pub(crate) fn scores(&self, head: usize) -> Tensor<2> {
-        let head = &self.heads[head];
-        let scores = self.scores.part(0, head.rows());
-        few::normed(&self.client, head, &self.stack.row, &scores);
-        self.tensor(scores)
-    }
-
-    pub(crate) fn hidden(&self) -> Tensor<2> {
-        leave(&self.client, &self.stack.row, &self.hidden);
-        self.tensor(self.hidden.clone())
-    }
-
-    pub(crate) fn summed(&self) -> Tensor<2> {
-        self.tensor(self.sum.clone())
-    }
-
-    fn entry(&self, table: usize, id: u32, begins: bool) -> Entry<'_> {
-        let table = &self.tables[table];
-        assert!((id as usize) < table.rows, "token {id} is not in its table");
-        Entry::Token {
-            table,
-            id,
-            sum: &self.sum,
-            begins,
-        }
-    }
-
-    fn enter(&self, entry: Entry<'_>, len: usize, position: f32) {
-        let stack = &self.stack;
-        let row = (&stack.row, stack.first_norm());
-        let len = u32::try_from(len).expect("caches have less than 2^32 rows");
-        let place = (&stack.control, &stack.attend);
-        entry.launch(&self.client, place, row, (len, position));
-    }
-
-    fn replay(&self) {
+    pub(crate) fn scores(&self, row: Tensor<2>, len: usize, position: f32) -> Tensor<2> {
+        let values =
+            primitive(row.cast(DType::F32)).expect("rows are on the device of the weights");
+        let Stack {
+            row,
+            control,
+            attend,
+            ..
+        } = &self.stack;
+        let row = (row, self.stack.first_norm());
+        let place = (count(len), position);
+        Entry::Row(&flat(values)).launch(&self.client, (control, attend), row, place);
         #[expect(unsafe_code, reason = "the graph works on the buffers of `stack`")]
         // SAFETY: `stack` holds them as long as the graph.
         unsafe { self.graph.replay() }.expect("a captured pass runs");
-    }
-
-    fn tensor(&self, buffer: Buffer) -> Tensor<2> {
-        let shape = [1, buffer.len()];
-        let tensor = tensor(&self.like, buffer, shape, DType::F32);
-        Tensor::from_primitive::<CubeBackend>(tensor)
+        few::normed(&self.client, &self.head, row.0, &self.scores);
+        let shape = [1, self.head.rows()];
+        let scores = tensor(&self.like, self.scores.clone(), shape, DType::F32);
+        Tensor::from_primitive::<CubeBackend>(scores)
     }
 }
 
@@ -374,6 +356,11 @@ fn gated(matrices: Matrices) -> Option<Weights> {
     weights(matrices)
 }
 
+/// A head with so few rows that the device chooses among their scores.
+pub(super) fn scored(head: Matrices) -> Option<Weights> {
+    weights(head).filter(|head| head.rows() <= MOST)
+}
+
 fn weights(matrices: Matrices) -> Option<Weights> {
     match matrices {
         Matrices::Dense(dense) => rows(dense).map(Weights::Rows),
@@ -392,7 +379,7 @@ fn in_tiles_of(packed: &Packed) -> Option<Weights> {
 }
 
 /// Matrices of bf16 `[matrices, rows, width]` whose rows are whole vectors.
-fn rows(dense: Tensor<3>) -> Option<Rows> {
+pub(super) fn rows(dense: Tensor<3>) -> Option<Rows> {
     let [_, rows, width] = dense.dims();
     width.is_multiple_of(8).then_some(())?;
     Some(Rows {

@@ -16,6 +16,7 @@ use burn_omni_quant::{LoadOptions, Warnings, draw};
 use super::Sizes;
 use super::figure::{Figure, wait};
 use crate::decoding::Captured;
+use crate::frames::Codes;
 use crate::loading::context;
 use crate::speech::SpeechModel;
 use crate::stages::Stages;
@@ -116,10 +117,13 @@ impl Bench {
         Err(Error::BenchTooLong { rows, context })
     }
 
-    /// Codes that the talker may choose.
-    pub(super) fn codes(&self) -> usize {
+    /// Codes that the talker may choose; it has no end.
+    ///
+    /// # Panics
+    /// When the model cannot speak.
+    pub(super) fn codes(&self) -> Codes {
         let talker = self.stages().config.talker.as_ref();
-        talker.map_or(0, |talker| talker.code_predictor_config.vocab_size)
+        Codes::of(talker.expect("a model that speaks has a talker"), true)
     }
 
     /// Some tokens of text.

@@ -8,11 +8,10 @@ use burn_omni_model::config::SAMPLE_RATE;
 use super::Sizes;
 use super::figure::{Figure, median, timed, way};
 use super::model::Bench;
-use crate::numbers::{finite, values};
-use crate::sampler::{Random, Sampler};
+use crate::frames::Frames;
+use crate::numbers::finite;
 use crate::schedule::Stage;
 use crate::speech::SpeechModel;
-use crate::talk::{PREDICTOR_DRAWS, TALKER_DRAWS};
 use crate::{Error, Sampling};
 
 /// Frames of a packet of sound.
@@ -20,7 +19,15 @@ const CHUNK: usize = 25;
 /// Rows of the talker's prompt.
 const PROMPT: usize = 32;
 
-/// `talker.frame`: a pass of the talker and the codes of the code predictor, the likeliest each.
+/// How first codes are drawn where neither request nor checkpoint say so.
+const SAMPLED: Sampling = Sampling {
+    temperature: 0.9,
+    top_k: 50,
+    top_p: 1.0,
+    repetition_penalty: 1.05,
+};
+
+/// `talker.frame`: a pass of the talker and the codes of the code predictor, drawn as they are for users.
 pub(super) fn talker(
     bench: &Bench,
     speech: &SpeechModel,
@@ -44,32 +51,19 @@ fn once(
     speech: &SpeechModel,
     frames: usize,
 ) -> Result<(Duration, &'static str), Error> {
-    let (codes, model) = (bench.codes(), &speech.talker);
+    let model = &speech.talker;
     let text = |count| model.text_rows(bench.stages().thinker.embed_text(&bench.text_ids(count)));
-    let mut talker = speech.talker_state(PROMPT + frames);
-    let mut predictor = speech.predictor_state();
-    let way = way(talker.is_captured() && predictor.is_captured());
-    let (talker, predictor) = (talker.state(), predictor.state());
+    let mut held = speech.talker_state(PROMPT + frames);
+    let state = held.state();
+    let way = way(state.makes_frames());
     let positions: Vec<f32> = (0..PROMPT).map(|row| row as f32).collect();
-    let mut step = model.prefill(talker, text(PROMPT), [&positions; 3]);
+    let step = model.prefill(state, text(PROMPT), [&positions; 3]);
     let pad = text(1);
-    let sampler = |draws| Sampler::new(Sampling::GREEDY, Random::new(0, draws));
-    let (mut first, mut others) = (sampler(TALKER_DRAWS), sampler(PREDICTOR_DRAWS));
+    let mut talking = Frames::new(model, state, bench.codes(), (SAMPLED, 0));
     let ((), time) = timed(&bench.stages().device, || {
-        for _ in 0..frames {
-            let logits = values(step.logits.clone());
-            finite(Stage::Talker.name(), &logits)?;
-            let code = first.sample(logits, |id| id < codes);
-            let mut sound = Ok(());
-            let mut sample = |_, logits: Vec<f32>| {
-                if sound.is_ok() {
-                    sound = finite("the code predictor", &logits);
-                }
-                others.sample(logits, |_| true)
-            };
-            let frame = model.frame(predictor, step.hidden.clone(), code, &mut sample);
-            sound?;
-            step = model.step(talker, frame.feedback + pad.clone());
+        talking.behind(step)?;
+        for _ in 1..frames {
+            talking.next(pad.clone())?;
         }
         Ok(())
     })?;

@@ -14,17 +14,27 @@ use crate::schedule::Stage;
 use crate::think::THINKER_DRAWS;
 use crate::{Error, Sampling};
 
-/// `thinker.prefill` and `thinker.decode`.
-pub(super) fn figures(bench: &Bench, sizes: &Sizes, bandwidth: f64) -> Result<[Figure; 2], Error> {
-    let once = || once(bench, sizes);
-    let captured = once()?.captured;
-    let runs: Vec<Run> = (0..sizes.repeat)
-        .map(|_| once())
-        .collect::<Result<_, _>>()?;
-    let rates = |count: usize, time: fn(&Run) -> Duration| {
+/// What a request without a wish of its own may ask for.
+const SAMPLED: Sampling = Sampling {
+    temperature: 0.7,
+    top_k: 20,
+    top_p: 0.8,
+    repetition_penalty: 1.05,
+};
+
+/// `thinker.prefill`, `thinker.decode` of the likeliest tokens, and `thinker.decode.sampled` of others.
+pub(super) fn figures(bench: &Bench, sizes: &Sizes, bandwidth: f64) -> Result<[Figure; 3], Error> {
+    let times = |sampling| -> Result<_, Error> {
+        let captured = once(bench, sizes, sampling)?.captured;
+        let runs = (0..sizes.repeat).map(|_| once(bench, sizes, sampling));
+        Ok((runs.collect::<Result<Vec<Run>, _>>()?, captured))
+    };
+    let (runs, captured) = times(Sampling::GREEDY)?;
+    let (sampled, _) = times(SAMPLED)?;
+    let rates = |runs: &[Run], count: usize, time: fn(&Run) -> Duration| {
         let rates = runs
             .iter()
-            .map(move |run| count as f64 / time(run).as_secs_f64());
+            .map(|run| count as f64 / time(run).as_secs_f64());
         rates.collect::<Vec<_>>()
     };
     let prompt = sizes.prompt_tokens;
@@ -32,19 +42,30 @@ pub(super) fn figures(bench: &Bench, sizes: &Sizes, bandwidth: f64) -> Result<[F
     let prefill = Figure::of(
         "thinker.prefill",
         "tokens/s",
-        rates(prompt, |run| run.prefill),
+        rates(&runs, prompt, |run| run.prefill),
         format!("{prompt} tokens"),
     );
     let count = sizes.decode_tokens;
-    let decode = Figure::of(
-        "thinker.decode",
-        "tokens/s",
-        rates(count, |run| run.decode),
-        format!("{count} tokens behind {prompt}, {way}"),
+    let decode = |what, runs: &[Run], how| {
+        let detail = format!("{count} tokens behind {prompt}, {how}{way}");
+        let time = median(runs.iter().map(|run| run.decode).collect()) / count as u32;
+        let figure = Figure::of(
+            what,
+            "tokens/s",
+            rates(runs, count, |run| run.decode),
+            detail,
+        );
+        figure.reading(bench.stages().thinker.token_bytes(), time, bandwidth)
+    };
+    let how = format!(
+        "temperature {}, top_k {}, top_p {}, penalty {}, ",
+        SAMPLED.temperature, SAMPLED.top_k, SAMPLED.top_p, SAMPLED.repetition_penalty
     );
-    let time = median(runs.iter().map(|run| run.decode).collect()) / count as u32;
-    let bytes = bench.stages().thinker.token_bytes();
-    Ok([prefill, decode.reading(bytes, time, bandwidth)])
+    Ok([
+        prefill,
+        decode("thinker.decode", &runs, ""),
+        decode("thinker.decode.sampled", &sampled, &how),
+    ])
 }
 
 struct Run {
@@ -53,13 +74,14 @@ struct Run {
     captured: bool,
 }
 
-fn once(bench: &Bench, sizes: &Sizes) -> Result<Run, Error> {
+fn once(bench: &Bench, sizes: &Sizes, sampling: Sampling) -> Result<Run, Error> {
     let stages = bench.stages();
     let thinker = &stages.thinker;
     let prompt = bench.text_ids(sizes.prompt_tokens);
     let rows = prompt.len() + sizes.decode_tokens;
     let mut decoding = Decoding::new(thinker, stages.captured.as_ref(), rows);
-    let mut sampler = Sampler::new(Sampling::GREEDY, Random::new(0, THINKER_DRAWS));
+    let mut sampler = Sampler::new(sampling, Random::new(0, THINKER_DRAWS));
+    sampler.observe(&prompt);
     let (mut next, prefill) = timed(&stages.device, || {
         let mut logits = Vec::new();
         let embeds = Rows::text(thinker.embed_text(&prompt));
@@ -88,7 +110,7 @@ fn once(bench: &Bench, sizes: &Sizes) -> Result<Run, Error> {
                 len,
                 position: len as f32,
             };
-            next = decoding.pass(thinker, place, true)?;
+            next = decoding.pass(thinker, place, || sampler.choosing(Vec::new(), 0))?;
         }
         Ok(())
     })?;

@@ -18,6 +18,16 @@ impl Random {
         }
     }
 
+    /// What the numbers depend on.
+    pub(super) fn seed(&self) -> u64 {
+        u64::from(self.key[1]) << 32 | u64::from(self.key[0])
+    }
+
+    /// Which numbers of the request these are.
+    pub(super) fn stage(&self) -> u32 {
+        self.stage
+    }
+
     /// Number `n` in `[0, 1)`, with 53 bits.
     #[must_use]
     pub fn uniform(&self, n: u64) -> f64 {
