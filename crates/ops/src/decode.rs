@@ -2,6 +2,7 @@
 //! graph. Where there is none, layers are called one by one: what they compute is the meaning of the step.
 
 use std::fmt;
+use std::time::Duration;
 
 use burn::tensor::{Device, Tensor};
 
@@ -234,12 +235,20 @@ impl Decoder {
         self.0.start(token, len, position, choosing);
     }
 
-    /// The token behind the last one. The step after it is already under way.
+    /// The token behind the last one. The steps after it are already under way.
     ///
     /// # Errors
     /// When scores are not finite, or the device failed.
     pub fn next_token(&mut self) -> Result<u32, DecodeError> {
         self.0.next_token()
+    }
+
+    /// Where the time of a step goes that stands behind `len` rows of the caches. The caches hold nothing of use afterwards.
+    ///
+    /// # Errors
+    /// When the device failed.
+    pub fn times(&mut self, len: usize) -> Result<Vec<NodeTime>, DecodeError> {
+        self.0.times(len)
     }
 
     /// The scores of all tokens behind this one, for a host that chooses itself.
@@ -255,6 +264,17 @@ impl Decoder {
         self.0.start(token, len, position, &Choosing::GREEDY);
         self.0.scores()
     }
+}
+
+/// What one kind of a step's kernels takes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct NodeTime {
+    /// What they do: `qkv`, `attention`, `o_proj`, `router`, `gate_up`, `down` of all layers, `entry`, `head`, `choice`.
+    pub what: &'static str,
+    /// Launches in a step.
+    pub count: usize,
+    /// The time of one, in a graph of nothing else that rotates over all layers.
+    pub each: Duration,
 }
 
 /// Captured frames, whose codes and rows stay on the device.
@@ -330,7 +350,7 @@ impl Pass {
 mod absent {
     use burn::tensor::{Device, Tensor};
 
-    use super::{Choosing, DecodeError, DecoderParts, FrameParts, PassParts};
+    use super::{Choosing, DecodeError, DecoderParts, FrameParts, NodeTime, PassParts};
 
     #[derive(Debug)]
     pub(super) enum Captured {}
@@ -358,6 +378,10 @@ mod absent {
         }
 
         pub(super) fn next_token(&mut self) -> Result<u32, DecodeError> {
+            match *self {}
+        }
+
+        pub(super) fn times(&mut self, _: usize) -> Result<Vec<NodeTime>, DecodeError> {
             match *self {}
         }
 

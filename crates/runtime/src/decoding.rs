@@ -1,7 +1,7 @@
 //! Where the next token of an answer comes from: a step that the device captured, or one pass after another.
 
 use burn_omni_model::thinker::{Rows, TextState, Thinker};
-use burn_omni_ops::decode::{Choosing, DecodeError, Decoder};
+use burn_omni_ops::decode::{Choosing, DecodeError, Decoder, NodeTime};
 
 use crate::Error;
 use crate::exclusive::{Exclusive, Taken};
@@ -30,6 +30,16 @@ impl Captured {
     /// Whether no panic has left it without its caches.
     pub(crate) fn is_usable(&self) -> bool {
         self.0.is_whole()
+    }
+
+    /// Where the time of a step goes behind `len` rows, unless an answer uses it; what it kept is none afterwards.
+    pub(crate) fn times(&self, len: usize) -> Result<Vec<NodeTime>, Error> {
+        let Some(mut steps) = self.0.take(None) else {
+            return Ok(Vec::new());
+        };
+        steps.state.truncate(0);
+        let times = steps.decoder.times(len);
+        times.map_err(|error| failed(Stage::Thinker, error))
     }
 
     /// The step, unless another answer uses it or it has less room.

@@ -35,13 +35,28 @@ impl Step {
 
     /// Launches a step.
     pub fn launch(&self, client: &Client) {
+        self.launch_entry(client);
+        self.stack.launch(client);
+        self.launch_head(client);
+        self.launch_choice(client);
+    }
+
+    /// Launches what makes a row of the token.
+    pub fn launch_entry(&self, client: &Client) {
         let stack = &self.stack;
         let entry = Entry::Control(&self.embedding);
         let row = (&stack.row, stack.first_norm());
         entry.launch(client, (&stack.control, &stack.attend), row, (0, 0.0));
-        stack.launch(client);
-        few::normed(client, &self.head, &stack.row, &self.logits);
-        let next = Chosen::Token(&stack.control);
+    }
+
+    /// Launches what makes scores of the row.
+    pub fn launch_head(&self, client: &Client) {
+        few::normed(client, &self.head, &self.stack.row, &self.logits);
+    }
+
+    /// Launches what chooses a token by its score.
+    pub fn launch_choice(&self, client: &Client) {
+        let next = Chosen::Token(&self.stack.control);
         self.chooser.launch(client, &self.logits, next);
     }
 }

@@ -176,7 +176,7 @@ fn line(figure: &Figure) -> String {
         ..
     } = figure;
     let row = format!(
-        "{what:22}  {:>12}  {smallest:>12}  {largest:>12}  {unit:8}  {fraction:>8}  {detail}",
+        "{what:24}  {:>12}  {smallest:>12}  {largest:>12}  {unit:8}  {fraction:>8}  {detail}",
         number(*value)
     );
     row.trim_end().to_owned() + "\n"

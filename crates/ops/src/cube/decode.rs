@@ -1,12 +1,14 @@
 //! A decoding step captured on the device.
 
+use std::time::{Duration, Instant};
+
 use burn::tensor::{DType, Device, Tensor};
 use burn_cubecl::CubeBackend;
 use burn_cubecl::tensor::CubeTensor;
 use burn_omni_kernels::Buffer;
 use burn_omni_kernels::choose::{self, Chooser, Chosen, MOST};
 use burn_omni_kernels::decode::{
-    Attend, Cache, Entry, FeedForward, Layer, RING, Router, Routing, Stack, Step, TOKENS,
+    Attend, Cache, Entry, FeedForward, Layer, Node, RING, Router, Routing, Stack, Step, TOKENS,
 };
 use burn_omni_kernels::few::{self, Rows, Weights};
 use burn_omni_kernels::packed::tiles;
@@ -16,8 +18,8 @@ use cubecl::prelude::*;
 use super::buffers::{e4m3, flat, primitive, tensor};
 use super::packed::{in_tiles, tiled};
 use crate::decode::{
-    Choosing, DecodeError, DecoderParts, FeedForwardParts, LayerParts, Matrices, PassParts,
-    SharedParts, StackParts,
+    Choosing, DecodeError, DecoderParts, FeedForwardParts, LayerParts, Matrices, NodeTime,
+    PassParts, SharedParts, StackParts,
 };
 use crate::{KvStore, Packed};
 
@@ -25,6 +27,20 @@ use crate::{KvStore, Packed};
 const HEAD: usize = 128;
 /// Experts of a row at most: a plane chooses them.
 const MOST_CHOSEN: usize = 32;
+
+/// Steps whose tokens are read together: a read costs as much as two launches between two graphs.
+const TOGETHER: usize = 2;
+/// How often launches are repeated whose time is measured.
+const REPLAYS: u32 = 20;
+/// The launches of a layer.
+const NODES: [(&str, Node); 6] = [
+    ("qkv", Node::Qkv),
+    ("attention", Node::Attend),
+    ("o_proj", Node::OProj),
+    ("router", Node::Router),
+    ("gate_up", Node::GateUp),
+    ("down", Node::Down),
+];
 
 /// A step, captured, and how far it has come.
 pub(crate) struct Captured {
@@ -34,9 +50,12 @@ pub(crate) struct Captured {
     capacity: usize,
     /// Rows that the caches held at the start.
     len: usize,
-    /// Steps launched, and tokens read, since the start.
+    /// Steps launched, those whose tokens are on the host, and tokens given, since the start.
     launched: usize,
-    read: usize,
+    known: usize,
+    given: usize,
+    /// The last [`RING`] tokens.
+    tokens: Vec<u32>,
 }
 
 impl std::fmt::Debug for Captured {
@@ -70,7 +89,9 @@ impl Captured {
             capacity,
             len: 0,
             launched: 0,
-            read: 0,
+            known: 0,
+            given: 0,
+            tokens: vec![0; RING],
         })
     }
 
@@ -99,33 +120,70 @@ impl Captured {
         let control = &stack.control;
         control.start(&self.client, token, count(len), position);
         chooser.start(&self.client, &on_device(choosing));
-        (self.len, self.launched, self.read) = (len, 0, 0);
+        (self.len, self.launched, self.known, self.given) = (len, 0, 0, 0);
     }
 
     pub(crate) fn next_token(&mut self) -> Result<u32, DecodeError> {
-        if self.launched == self.read {
-            self.launch()?;
+        if self.given == self.known {
+            self.read()?;
         }
-        // The read is queued before the next step is, and waited for while that runs. A queue of its own would not know
-        // of what a graph writes.
-        let control = self.step.stack.control.0.handle.clone();
-        let client = self.client.clone();
-        let words = client.read_async(vec![control]);
-        if self.len + self.launched < self.capacity {
-            self.launch()?;
-        }
-        let words = cubecl::future::block_on(words).map_err(failed)?;
-        let token = u32::from_bytes(&words[0])[TOKENS + self.read % RING];
-        self.read += 1;
+        let token = self.tokens[self.given % RING];
+        self.given += 1;
         if token == u32::MAX {
             return Err(DecodeError::NotFinite);
         }
         Ok(token)
     }
 
+    /// Reads the tokens of all steps that were launched.
+    fn read(&mut self) -> Result<(), DecodeError> {
+        if self.launched == self.known {
+            self.launch()?;
+        }
+        // The read is queued before the next steps are, and waited for while they run. A queue of its own would not know of
+        // what a graph writes.
+        let known = self.launched;
+        let control = self.step.stack.control.0.handle.clone();
+        let client = self.client.clone();
+        let words = client.read_async(vec![control]);
+        for _ in 0..TOGETHER {
+            if self.len + self.launched < self.capacity {
+                self.launch()?;
+            }
+        }
+        let words = cubecl::future::block_on(words).map_err(failed)?;
+        self.tokens
+            .copy_from_slice(&u32::from_bytes(&words[0])[TOKENS..TOKENS + RING]);
+        self.known = known;
+        Ok(())
+    }
+
+    pub(crate) fn times(&mut self, len: usize) -> Result<Vec<NodeTime>, DecodeError> {
+        let step = &self.step;
+        let client = &self.client;
+        step.stack.control.start(client, 0, count(len), len as f32);
+        let mut times = Vec::new();
+        let mut time = |what, count, launch: &dyn Fn()| {
+            if count == 0 {
+                return Ok(());
+            }
+            let each = time(client, &step.logits, launch)? / count as u32;
+            times.push(NodeTime { what, count, each });
+            Ok(())
+        };
+        time("entry", 1, &|| step.launch_entry(client))?;
+        for (what, node) in NODES {
+            let launch = || step.stack.launch_node(client, node);
+            time(what, step.stack.count(node), &launch)?;
+        }
+        time("head", 1, &|| step.launch_head(client))?;
+        time("choice", 1, &|| step.launch_choice(client))?;
+        Ok(times)
+    }
+
     pub(crate) fn scores(&mut self) -> Result<Vec<f32>, DecodeError> {
         self.launch()?;
-        self.read = self.launched;
+        (self.known, self.given) = (self.launched, self.launched);
         let logits = self.step.logits.handle.clone();
         let bytes = self.client.read_one(logits).map_err(failed)?;
         Ok(f32::from_bytes(&bytes)[..self.step.logits.len()].to_vec())
@@ -137,6 +195,23 @@ impl Captured {
         // SAFETY: `step` holds them as long as the graph.
         unsafe { self.graph.replay() }.map_err(failed)
     }
+}
+
+/// The time of launches that were captured for themselves, as often as they are in a step.
+fn time(client: &Client, written: &Buffer, launch: &dyn Fn()) -> Result<Duration, DecodeError> {
+    let graph = capture(client, written, launch).ok_or_else(|| failed("nothing was captured"))?;
+    let replay = |times: u32| -> Result<Duration, DecodeError> {
+        let start = Instant::now();
+        for _ in 0..times {
+            #[expect(unsafe_code, reason = "the graph works on the buffers of the step")]
+            // SAFETY: the caller holds them.
+            unsafe { graph.replay() }.map_err(failed)?;
+        }
+        cubecl::future::block_on(client.sync()).map_err(failed)?;
+        Ok(start.elapsed())
+    };
+    replay(1)?;
+    Ok(replay(REPLAYS)? / REPLAYS)
 }
 
 /// How tokens are chosen, as the kernels take it.

@@ -1,8 +1,9 @@
-//! The thinker's prompt and answer.
+//! The thinker's prompt and answer, and where the time of a token goes.
 
 use std::time::Duration;
 
 use burn_omni_model::thinker::Rows;
+use burn_omni_ops::decode::NodeTime;
 
 use super::Sizes;
 use super::figure::{Figure, median, timed, way};
@@ -22,8 +23,9 @@ const SAMPLED: Sampling = Sampling {
     repetition_penalty: 1.05,
 };
 
-/// `thinker.prefill`, `thinker.decode` of the likeliest tokens, and `thinker.decode.sampled` of others.
-pub(super) fn figures(bench: &Bench, sizes: &Sizes, bandwidth: f64) -> Result<[Figure; 3], Error> {
+/// `thinker.prefill`, `thinker.decode` of the likeliest tokens, and `thinker.decode.sampled` of others; of a captured step
+/// what each kind of its kernels takes.
+pub(super) fn figures(bench: &Bench, sizes: &Sizes, bandwidth: f64) -> Result<Vec<Figure>, Error> {
     let times = |sampling| -> Result<_, Error> {
         let captured = once(bench, sizes, sampling)?.captured;
         let runs = (0..sizes.repeat).map(|_| once(bench, sizes, sampling));
@@ -61,11 +63,47 @@ pub(super) fn figures(bench: &Bench, sizes: &Sizes, bandwidth: f64) -> Result<[F
         "temperature {}, top_k {}, top_p {}, penalty {}, ",
         SAMPLED.temperature, SAMPLED.top_k, SAMPLED.top_p, SAMPLED.repetition_penalty
     );
-    Ok([
+    let mut figures = vec![
         prefill,
         decode("thinker.decode", &runs, ""),
         decode("thinker.decode.sampled", &sampled, &how),
-    ])
+    ];
+    figures.extend(kernels(bench, sizes)?);
+    Ok(figures)
+}
+
+/// The names of the figures of kernels.
+const KERNELS: [(&str, &str); 9] = [
+    ("entry", "thinker.kernel.entry"),
+    ("qkv", "thinker.kernel.qkv"),
+    ("attention", "thinker.kernel.attention"),
+    ("o_proj", "thinker.kernel.o_proj"),
+    ("router", "thinker.kernel.router"),
+    ("gate_up", "thinker.kernel.gate_up"),
+    ("down", "thinker.kernel.down"),
+    ("head", "thinker.kernel.head"),
+    ("choice", "thinker.kernel.choice"),
+];
+
+/// What each kind of a captured step's kernels takes, behind the prompt.
+fn kernels(bench: &Bench, sizes: &Sizes) -> Result<Vec<Figure>, Error> {
+    let Some(captured) = &bench.stages().captured else {
+        return Ok(Vec::new());
+    };
+    let runs = (0..sizes.repeat).map(|_| captured.times(sizes.prompt_tokens));
+    let runs = runs.collect::<Result<Vec<Vec<NodeTime>>, _>>()?;
+    let step: Duration = runs[0]
+        .iter()
+        .map(|node| node.each * node.count as u32)
+        .sum();
+    let figures = runs[0].iter().enumerate().filter_map(|(at, node)| {
+        let (_, what) = KERNELS.iter().find(|(name, _)| *name == node.what)?;
+        let each = runs.iter().map(|run| run[at].each.as_secs_f64() * 1e6);
+        let share = node.each.as_secs_f64() * node.count as f64 / step.as_secs_f64() * 100.0;
+        let detail = format!("{} a token, {share:.1} % of all", node.count);
+        Some(Figure::of(what, "us", each.collect::<Vec<_>>(), detail))
+    });
+    Ok(figures.collect())
 }
 
 struct Run {
