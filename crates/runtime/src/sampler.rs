@@ -308,6 +308,34 @@ mod tests {
     }
 
     #[test]
+    fn a_device_goes_on_where_the_host_is() {
+        let sampling = Sampling {
+            temperature: 1.0,
+            top_k: 2,
+            top_p: 0.5,
+            repetition_penalty: 1.5,
+        };
+        let mut sampler = Sampler::new(sampling, Random::new(u64::MAX - 3, 2));
+        sampler.observe(&[3]);
+        let first = sampler.sample(vec![9.0, 0.0, 0.0, 0.0], any);
+        assert_eq!(first, 0, "there is no other candidate");
+        let choosing = sampler.choosing(vec![1], 4);
+        let expected = Choosing {
+            temperature: 1.0,
+            top_k: 2,
+            top_p: 0.5,
+            penalty: 1.5,
+            seed: u64::MAX - 3,
+            stage: 2,
+            draws: 1,
+            seen: vec![0, 3],
+            banned: vec![1],
+            bans: 4,
+        };
+        assert_eq!(choosing, expected);
+    }
+
+    #[test]
     fn draws_follow_the_probabilities_and_the_seed() {
         let sampling = Sampling {
             temperature: 1.0,

@@ -2,12 +2,12 @@
 
 use cubecl::prelude::*;
 
-use super::TOP_P;
 use super::digits::{Weighed, weight};
-use super::random::uniform;
 
 /// Candidates at most.
 pub(super) const FEW: usize = 256;
+/// Candidates that are read at once.
+const AT_ONCE: usize = 4;
 
 /// Keys in the order of their tokens.
 #[derive(CubeType)]
@@ -26,42 +26,54 @@ pub(super) fn candidates() -> Candidates {
     }
 }
 
-/// Draws one of `count` candidates, the `top` largest keys and those that equal the last of them being among them.
+/// Draws one of `count` candidates by a number in `[0, 1)`, the `top` largest keys and those that equal the last of them
+/// being among them.
 #[cube]
 pub(super) fn compare(
     candidates: &mut Candidates,
     count: usize,
     weighed: &Weighed,
     top: u32,
-    state: &[u32],
+    top_p: f32,
+    number: f32,
     choice: &mut Shared<[u32]>,
 ) {
     let unit = UNIT_POS as usize;
     let own = select(unit < count, unit, 0usize);
+    // Behind the candidates are keys that are smaller than all, and weigh nothing.
+    let steps = count.div_ceil(AT_ONCE);
+    if unit >= count && unit < FEW {
+        candidates.keys[unit] = 0u32;
+        candidates.weights[unit] = 0.0f32;
+    }
     sync_cube();
     let key = candidates.keys[own];
     let mut larger = 0u32;
-    for i in 0..count {
-        larger += select(candidates.keys[i] > key, 1u32, 0u32);
-    }
-    let mut share = 0.0f32;
-    if larger < top {
-        share = weight(key, weighed.largest, weighed.temperature);
+    for step in 0..steps {
+        #[unroll]
+        for i in 0..AT_ONCE {
+            larger += select(candidates.keys[step * AT_ONCE + i] > key, 1u32, 0u32);
+        }
     }
     if unit < count {
-        candidates.weights[unit] = share;
+        let share = weight(key, weighed.largest, weighed.temperature);
+        candidates.weights[unit] = select(larger < top, share, 0.0f32);
     }
     sync_cube();
-    let top_p = f32::from_bits(state[TOP_P]);
     if weighed.temperature != 0.0f32 && top_p < 1.0f32 {
         let mut total = 0.0f32;
         // Its own and all that are dropped before it: the first among equals are dropped first.
         let mut below = 0.0f32;
-        for i in 0..count {
-            let other = candidates.keys[i];
-            let added = candidates.weights[i];
-            total += added;
-            below += select(other < key || (other == key && i <= own), added, 0.0f32);
+        for step in 0..steps {
+            #[unroll]
+            for i in 0..AT_ONCE {
+                let at = step * AT_ONCE + i;
+                let other = candidates.keys[at];
+                let added = candidates.weights[at];
+                total += added;
+                let before = other < key || (other == key && at <= own);
+                below += select(before, added, 0.0f32);
+            }
         }
         // Something always stays.
         let budget = (1.0f32 - top_p) * total;
@@ -74,14 +86,15 @@ pub(super) fn compare(
     }
     let mut total = 0.0f32;
     let mut begin = 0.0f32;
-    for i in 0..count {
-        if i == own {
-            begin = total;
+    for step in 0..steps {
+        #[unroll]
+        for i in 0..AT_ONCE {
+            let at = step * AT_ONCE + i;
+            begin = select(at == own, total, begin);
+            total += candidates.weights[at];
         }
-        total += candidates.weights[i];
     }
     let end = begin + candidates.weights[own];
-    let number = select(weighed.temperature != 0.0f32, uniform(state), 0.0f32);
     let target = number * total;
     if unit < count && begin <= target && target < end {
         choice[0] = candidates.ids[unit];

@@ -252,13 +252,21 @@ fn choose(
     #[comptime] form: Form,
 ) -> u32 {
     let group = comptime!(form.group);
+    let top = top(state);
+    let top_p = f32::from_bits(state[TOP_P]);
+    let number = select(weighed.temperature != 0.0f32, uniform(state), 0.0f32);
     // Each unit has keys that follow one another, so that units are in the order of the tokens.
     let each = weighed.count.div_ceil(form.units);
     let first = UNIT_POS as usize * each;
     let end = select(first + each < weighed.count, first + each, weighed.count);
     let mut own = 0.0f32;
-    for at in first..end {
-        own += select(keys[place(list, at, group)] >= floor, 1.0f32, 0.0f32);
+    if top == u32::new(u32::MAX as i64) && weighed.count > FEW {
+        // They are many without being counted.
+        own = FEW as f32;
+    } else {
+        for at in first..end {
+            own += select(keys[place(list, at, group)] >= floor, 1.0f32, 0.0f32);
+        }
     }
     let span = span(own, shares, form);
     let mut candidates = candidates();
@@ -281,8 +289,9 @@ fn choose(
             &mut candidates,
             count,
             &weighed,
-            top(state),
-            state,
+            top,
+            top_p,
+            number,
             &mut choice,
         );
     } else if weighed.largest != NOT_FINITE {
@@ -292,6 +301,7 @@ fn choose(
             &weighed,
             floor,
             state,
+            number,
             &mut choice,
             shares,
             form,
@@ -309,6 +319,7 @@ fn search(
     weighed: &Weighed,
     floor: u32,
     state: &[u32],
+    number: f32,
     choice: &mut Shared<[u32]>,
     shares: &mut Shares,
     #[comptime] form: Form,
@@ -337,7 +348,6 @@ fn search(
         }
     }
     let span = span(own, shares, form);
-    let number = select(weighed.temperature != 0.0f32, uniform(state), 0.0f32);
     let target = number * span.total;
     if span.begin <= target && target < span.end {
         let rest = target - span.begin;

@@ -28,7 +28,7 @@ impl Random {
         self.stage
     }
 
-    /// Number `n` in `[0, 1)`, with 53 bits.
+    /// Number `n` in `[0, 1)`, with 53 bits. Devices that draw in f32 have the first 24 of them.
     #[must_use]
     pub fn uniform(&self, n: u64) -> f64 {
         let [a, b, ..] = philox([low(n), low(n >> 32), self.stage, 0], self.key);
