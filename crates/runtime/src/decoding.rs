@@ -151,9 +151,6 @@ fn failed(error: DecodeError) -> Error {
         DecodeError::NotFinite => Error::NotFinite {
             stage: Stage::Thinker.name(),
         },
-        DecodeError::Device(cause) => Error::Stage {
-            stage: Stage::Thinker.name(),
-            cause,
-        },
+        DecodeError::Device(cause) => Error::stage(Stage::Thinker.name(), cause),
     }
 }
