@@ -22,6 +22,7 @@ impl Filling {
     #[must_use]
     pub fn new(count: usize, (device, dtype): (&Device, DType)) -> Option<Self> {
         let bytes = whole_words(count * dtype.size())?;
+        Room::is_on(device).then_some(())?;
         // As one row, for tensors of more would have gaps.
         let numbers = Tensor::empty([count], (device, dtype));
         let room = Room::of_floats(numbers.clone(), bytes)?;
@@ -55,6 +56,7 @@ impl PackedFilling {
         let rows = spec.matrices * spec.rows;
         let bytes = [spec.row_bytes(), spec.scale_bytes()].map(|row| whole_words(rows * row));
         let [codes, scales] = [bytes[0]?, bytes[1]?];
+        Room::is_on(device).then_some(())?;
         let empty = |bytes: usize| Tensor::empty([bytes / WORD], (device, DType::U32));
         let words = [empty(codes), empty(scales)];
         let rooms = [
@@ -120,11 +122,15 @@ fn whole_words(bytes: usize) -> Option<usize> {
 /// Without GPUs there is nothing to fill.
 #[cfg(not(feature = "cube"))]
 mod no_room {
-    use burn::tensor::{Int, Tensor};
+    use burn::tensor::{Device, Int, Tensor};
 
     pub(super) enum Room {}
 
     impl Room {
+        pub(super) fn is_on(_: &Device) -> bool {
+            false
+        }
+
         pub(super) fn of_floats(_: Tensor<1>, _: usize) -> Option<Self> {
             None
         }

@@ -2,12 +2,14 @@
 
 use std::mem::MaybeUninit;
 
-use burn::tensor::{Int, Tensor};
+use burn::tensor::{Device, Int, Tensor};
 use burn_cubecl::CubeBackend;
 use burn_cubecl::tensor::CubeTensor;
 use cubecl::bytes::{AccessError, AccessPolicy, AllocationController, AllocationProperty, Bytes};
 use cubecl::prelude::*;
 use cubecl::server::Handle;
+
+use super::buffers::primitive;
 
 /// Memory of a device, and how far it is filled.
 pub(crate) struct Room {
@@ -18,6 +20,11 @@ pub(crate) struct Room {
 }
 
 impl Room {
+    /// Whether there is such on a device: on GPUs.
+    pub(crate) fn is_on(device: &Device) -> bool {
+        primitive(Tensor::<1>::empty([1], device)).is_some()
+    }
+
     /// The memory of numbers that take so many bytes; `None` where they are not on a GPU.
     pub(crate) fn of_floats(numbers: Tensor<1>, bytes: usize) -> Option<Self> {
         let numbers = numbers.try_into_primitive::<CubeBackend>().ok()?;
@@ -50,9 +57,7 @@ impl Room {
         self.filled += bytes;
         debug_assert!(self.filled <= self.bytes, "more than there is room for");
     }
-}
 
-impl Room {
     /// Whether the memory is there and all that was to be written to it was queued.
     pub(crate) fn check(&self) -> Result<(), String> {
         let checked = self.client.check([&self.handle]);
