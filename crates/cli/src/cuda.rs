@@ -1,4 +1,5 @@
-//! What CUDA needs besides the program: the driver, NVRTC, and the toolkit's headers. Only files are looked at.
+//! What CUDA needs besides the program: the driver, NVRTC, and the toolkit's headers. Files are looked at, and driver and
+//! NVRTC asked for their versions.
 
 use std::env;
 use std::fs;
@@ -26,6 +27,8 @@ pub(crate) struct Cuda {
     pub(crate) toolkit: Option<PathBuf>,
     /// Headers that the toolkit lacks.
     pub(crate) missing_headers: Vec<&'static str>,
+    /// Versions of CUDA that driver and NVRTC have, where that of the driver is too old for the other.
+    pub(crate) too_old: Option<[String; 2]>,
 }
 
 impl Cuda {
@@ -43,8 +46,12 @@ impl Cuda {
         let folders = toolkit
             .iter()
             .flat_map(|dir| [dir.join("lib64"), dir.join("lib")]);
+        let driver = library("libcuda.so");
         Self {
-            driver: library("libcuda.so"),
+            too_old: (driver.is_some() && nvrtc.is_some())
+                .then(too_old)
+                .flatten(),
+            driver,
             driver_version: driver_version(),
             nvrtc_off_path: if nvrtc.is_none() {
                 folders
@@ -98,8 +105,28 @@ impl Cuda {
             ),
             Some(_) => {}
         }
+        if let Some([driver, nvrtc]) = &self.too_old {
+            add(
+                format!(
+                    "the driver is too old: it has CUDA {driver}, and NVRTC {nvrtc} compiles for no older one than {nvrtc}"
+                ),
+                format!(
+                    "install an NVIDIA driver that has CUDA {nvrtc}; toolkits before 12.8 lack what is needed"
+                ),
+            );
+        }
         problems
     }
+}
+
+/// See [`Cuda::too_old`].
+fn too_old() -> Option<[String; 2]> {
+    #[cfg(feature = "cuda")]
+    return crate::panics::attempt(burn_omni_ops::kernel_cache::driver_too_old)
+        .ok()
+        .flatten();
+    #[cfg(not(feature = "cuda"))]
+    None
 }
 
 /// The toolkit's folder, where kernels will look for it.
@@ -203,6 +230,7 @@ mod tests {
             nvrtc_off_path: None,
             toolkit: None,
             missing_headers: vec![],
+            too_old: None,
         };
         assert_eq!(nothing.problems().len(), 3);
         let complete = Cuda {
@@ -212,5 +240,14 @@ mod tests {
             ..nothing
         };
         assert!(complete.problems().is_empty());
+        let old = Cuda {
+            too_old: Some(["12.4".into(), "13.0".into()]),
+            ..complete
+        };
+        let problems = old.problems();
+        assert!(
+            problems[0].what.contains("it has CUDA 12.4"),
+            "{problems:?}"
+        );
     }
 }

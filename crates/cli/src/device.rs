@@ -334,26 +334,42 @@ pub(crate) fn product(found: &Found) -> Option<String> {
     None
 }
 
-/// Free bytes of a device's memory, where a driver tells them.
+/// Memory of a device in bytes.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Memory {
+    pub(crate) free: u64,
+    pub(crate) total: u64,
+}
+
+/// The memory of a device, where a driver tells it.
 #[cfg_attr(
     not(feature = "cuda"),
     expect(unused_variables, reason = "only CUDA's driver is asked")
 )]
-pub(crate) fn free_memory(found: &Found) -> Option<u64> {
+pub(crate) fn memory(found: &Found) -> Option<Memory> {
     #[cfg(feature = "cuda")]
     {
         let Ok(Choice::On(Backend::Cuda, number)) = found.name.parse() else {
             return None;
         };
-        let free = panics::attempt(|| {
+        let memory = panics::attempt(|| {
             let context = cudarc::driver::CudaContext::new(number).ok()?;
             context.bind_to_thread().ok()?;
-            Some(cudarc::driver::result::mem_get_info().ok()?.0 as u64)
+            let (free, total) = cudarc::driver::result::mem_get_info().ok()?;
+            Some(Memory {
+                free: free as u64,
+                total: total as u64,
+            })
         });
-        free.ok().flatten()
+        memory.ok().flatten()
     }
     #[cfg(not(feature = "cuda"))]
     None
+}
+
+/// Free bytes of a device's memory, where a driver tells them.
+pub(crate) fn free_memory(found: &Found) -> Option<u64> {
+    memory(found).map(|memory| memory.free)
 }
 
 /// The device that references run on: the CPU where it is compiled in, else the device itself.

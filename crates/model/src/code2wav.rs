@@ -146,6 +146,8 @@ impl Code2Wav {
                 .try_to_vec()
                 .expect("samples are f32");
             samples.extend(wave.into_iter().map(|sample| sample.clamp(-1.0, 1.0)));
+            // Memory that nothing lies in any more goes back to the driver. A device that failed says so elsewhere.
+            let _ = self.device.flush();
         }
         Ok(samples)
     }
@@ -186,6 +188,7 @@ impl Code2Wav {
         frames: &[Vec<u32>],
         tap: &mut dyn FnMut(&str, &Tensor<2>),
     ) -> Option<Tensor<2>> {
+        self.make_room(frames.len());
         let x = self.embed(frames);
         let mut x = self.pre_transformer.forward(x, &mut state.pre_transformer);
         tap("pre", &x);
@@ -194,6 +197,14 @@ impl Code2Wav {
             tap(&format!("upsample.{i}"), &x);
         }
         self.decoder.forward_with(x, &mut state.decoder, tap)
+    }
+
+    /// Asks for the longest tensor of so many frames before the shorter ones: a pool of device memory has pages of the
+    /// longest so far, and every longer one leaves pages behind that are too short.
+    fn make_room(&self, frames: usize) {
+        let rows = frames * self.config.upsampling_ratios.iter().product::<usize>();
+        let longest = self.decoder.longest(rows);
+        drop(Tensor::<1>::empty([longest], (&self.device, self.dtype)));
     }
 
     /// The mean of the rows of each frame's codes, `[frames, hidden]`.

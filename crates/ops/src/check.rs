@@ -7,6 +7,7 @@ mod decoder;
 use burn::tensor::{DType, Device, Int, Tensor, TensorData, s};
 
 use crate::decode::multiplies_bf16;
+use crate::filling::{Filling, PackedFilling};
 use crate::packed::{Code, PackedBytes, Scale};
 use crate::{
     AttentionSpec, KvFormat, KvStore, Mask, Packed, PackedFormat, PackedSpec, Routes, reference,
@@ -50,6 +51,7 @@ pub const CHECKS: &[Check] = &[
     check("packed_experts", packed_experts),
     check("drawn weights", drawn),
     check("copy", copy),
+    check("filling", filling),
 ];
 
 /// A step through layers as one captured graph, on the devices that can: see [`crate::decode::Decoder::runs_on`].
@@ -548,6 +550,41 @@ fn unpack(bench: &mut Bench<'_>) {
             let (packed, values) = bench.packed(matrix(format, rows, width));
             bench.compare(crate::unpack(&packed), values);
         }
+    }
+}
+
+/// Pieces of odd sizes, on the devices that are filled piece by piece.
+fn filling(bench: &mut Bench<'_>) {
+    for (count, piece) in [(1, 4), (1000, 36), (70_001, 65_536)] {
+        let expected = bench.random.tensor::<1>([count], bench.oracle);
+        let Some(mut filling) = Filling::new(count, (bench.device, DType::F32)) else {
+            return;
+        };
+        let bytes: Vec<u8> = numbers(expected.clone())
+            .into_iter()
+            .flat_map(f32::to_le_bytes)
+            .collect();
+        for piece in bytes.chunks(piece) {
+            filling.next(piece.len(), |room| room.copy_from_slice(piece));
+        }
+        bench.compare(filling.finish(), expected);
+    }
+    for (rows, width, piece) in [(16, 64, 16), (38, 48, 4), (1030, 400, 512)] {
+        let spec = matrix(PackedFormat::NVFP4, rows, width);
+        let bytes = bench.random.packed(spec);
+        let values = TensorData::new(bytes.values(), [rows, width]);
+        let Some(mut filling) = PackedFilling::new(spec, bench.device) else {
+            return;
+        };
+        let codes = bytes.codes.chunks(piece * spec.row_bytes());
+        for (codes, scales) in codes.zip(bytes.scales.chunks(piece * spec.scale_bytes())) {
+            filling.next(codes.len() / spec.row_bytes(), |code_room, scale_room| {
+                code_room.copy_from_slice(codes);
+                scale_room.copy_from_slice(scales);
+            });
+        }
+        let found = crate::unpack(&filling.finish(bytes.gains));
+        bench.compare(found, Tensor::from_data(values, bench.oracle));
     }
 }
 

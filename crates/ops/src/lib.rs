@@ -42,6 +42,8 @@ mod backend;
 pub mod check;
 pub mod decode;
 mod draw;
+mod fault;
+pub mod filling;
 mod functions;
 #[cfg(any(feature = "cuda", test))]
 pub mod kernel_cache;
@@ -58,6 +60,7 @@ mod flex;
 pub use attention::{AttentionSpec, Mask};
 pub use backend::OmniOps;
 pub use draw::{COPY_WORDS, Words, copy, drawn, drawn_float, drawn_gain};
+pub use fault::Fault;
 pub use functions::{
     Routes, add_scaled, attention, causal_conv1d, depthwise_conv1d, experts, gelu, gelu_tanh,
     has_w4a4, layer_norm, linear, normed_rope, packed_experts, packed_linear, rms_norm, rope,

@@ -118,8 +118,7 @@ impl Packed {
             scales,
             gains,
         } = bytes;
-        let count = gains.len();
-        let gains = Tensor::from_data(TensorData::new(gains, [count]), (device, DType::F32));
+        let gains = self::gains(gains, device);
         let words = |bytes| words(bytes, device).into_dispatch();
         Self::stored((words(codes), words(scales)), gains, spec)
     }
@@ -163,6 +162,12 @@ impl Packed {
     pub(crate) fn parts(&self) -> (Tensor<1, Int>, Tensor<1, Int>, Tensor<1>) {
         (self.codes.clone(), self.scales.clone(), self.gains.clone())
     }
+}
+
+/// One factor a row.
+pub(crate) fn gains(gains: Vec<f32>, device: &Device) -> Tensor<1> {
+    let count = gains.len();
+    Tensor::from_data(TensorData::new(gains, [count]), (device, DType::F32))
 }
 
 /// Bytes as 32-bit words, so that every backend can hold them; never none.

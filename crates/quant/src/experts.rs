@@ -4,12 +4,13 @@ use burn::tensor::{DType, Tensor, TensorData};
 use burn_omni_ops::decode::Matrices;
 use burn_omni_ops::{self as ops, Packed, Routes};
 
-use crate::Weights;
 use crate::checkpoint::CheckpointError;
 use crate::formats::{self, JoinedWeight, Layout};
 use crate::linear::{bytes, times};
 use crate::load::Pass;
+use crate::raw::Dense;
 use crate::warnings::Kind;
+use crate::{Warnings, Weights};
 
 /// Feed-forward experts, `down(silu(gate x) * up x)` each.
 #[derive(Clone, Debug)]
@@ -205,6 +206,7 @@ impl<'a> Weights<'a> {
     }
 
     fn read_experts(&self, mut found: Found<'a>, size: Size) -> Option<Experts> {
+        let warnings = self.context.options.warnings;
         let factors = match take_factors(&mut found.down) {
             Ok(factors) => factors,
             Err(error) => {
@@ -214,7 +216,7 @@ impl<'a> Weights<'a> {
         };
         let mut gate_up = self.join(&found.gate_up, size.gate_up())?;
         if factors.iter().any(Option::is_some) {
-            gate_up.scale_rows(|row| size.factor(&factors, row));
+            gate_up = gate_up.scale_rows(|row| size.factor(&factors, row));
         }
         let down = self.join(&found.down, size.down())?;
         let factor = self.factor(gate_up.factor.take());
@@ -226,14 +228,11 @@ impl<'a> Weights<'a> {
                 let kinds = [&gate_up, &down].map(JoinedWeight::is_packed);
                 if kinds[0] != kinds[1] {
                     let first = found.gate_up.first().map_or("", |part| part.module.name());
-                    self.context
-                        .options
-                        .warnings
-                        .note(Kind::MixedForms, first, 1);
+                    warnings.note(Kind::MixedForms, first, 1);
                 }
-                let upload = |weight: JoinedWeight, layout: Layout| {
+                let upload = |weight: JoinedWeight<'_>, layout: Layout| {
                     let shape = [layout.matrices, layout.rows, layout.width];
-                    self.upload::<2>(dense(weight)).reshape(shape)
+                    self.upload::<2>(dense(weight, warnings)).reshape(shape)
                 };
                 Experts::dense(upload(gate_up, size.gate_up()), upload(down, size.down()))
             }
@@ -266,12 +265,14 @@ fn take_factors(
         .collect()
 }
 
-fn dense(weight: JoinedWeight) -> TensorData {
+fn dense<'a>(weight: JoinedWeight<'a>, warnings: &Warnings) -> Dense<'a> {
     match weight {
-        JoinedWeight::Dense(data) => data,
-        JoinedWeight::Packed(bytes) => {
+        JoinedWeight::Dense(dense) => dense,
+        JoinedWeight::Packed(packed) => {
+            let bytes = packed.read(warnings);
             let shape = [bytes.spec.matrices * bytes.spec.rows, bytes.spec.width];
-            TensorData::new(bytes.values(), shape).convert_dtype(DType::BF16)
+            let data = TensorData::new(bytes.values(), shape);
+            data.convert_dtype(DType::BF16).into()
         }
     }
 }

@@ -28,6 +28,6 @@ pub use draw::draw;
 pub use embedding::Embedding;
 pub use experts::Experts;
 pub use linear::{Bias, Linear, Weight};
-pub use load::{LoadError, LoadOptions, check, load};
+pub use load::{LoadError, LoadOptions, check, load, read};
 pub use warnings::Warnings;
 pub use weights::Weights;

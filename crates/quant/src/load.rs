@@ -64,6 +64,14 @@ pub enum LoadError {
         /// The first tensor that cannot be read.
         cause: Box<LoadError>,
     },
+    /// The device did not take a weight.
+    #[error("{} was not loaded: {cause}", .component.name())]
+    Device {
+        /// The component.
+        component: Component,
+        /// What the device said.
+        cause: String,
+    },
     /// Products of 4-bit operands were asked for, and there is no matrix that has them.
     #[error("{}: {} has no matrix in NVFP4 or MXFP4, which W4A4 was asked for", .dir.display(), .component.name())]
     NotFourBits {
@@ -95,6 +103,7 @@ impl LoadError {
         match self {
             Self::Tensor(error) => error.hint(),
             Self::UnknownFormat { cause, .. } => cause.hint(),
+            Self::Device { .. } => None,
             Self::NotFourBits { .. } => {
                 Some("quantize on loading with --quantize nvfp4, or leave out --w4a4".into())
             }
@@ -165,8 +174,27 @@ pub fn load<T>(
     build: impl Fn(&Weights<'_>) -> T,
 ) -> Result<T, LoadError> {
     check(tensors, options, &build).1?;
+    read(tensors, options, build)
+}
+
+/// The second pass of [`load`] alone, for a component that [`check`] found nothing wrong with.
+///
+/// # Errors
+/// When values cannot be used, or the device does not take them.
+///
+/// # Panics
+/// When [`check`] would have found something.
+pub fn read<T>(
+    tensors: &TensorSet,
+    options: LoadOptions<'_>,
+    build: impl Fn(&Weights<'_>) -> T,
+) -> Result<T, LoadError> {
     let context = Context::new((tensors.component(), Some(tensors)), options, Pass::Read);
     let built = build(&Weights::root(&context));
+    if let Some(cause) = context.lost.into_inner() {
+        let component = tensors.component();
+        return Err(LoadError::Device { component, cause });
+    }
     // Values are seen for the first time here.
     match context.first_error.into_inner() {
         Some(error) => Err(error.into()),
@@ -211,6 +239,8 @@ pub(crate) struct Context<'a> {
     /// Names and shapes that were asked for where nothing is stored.
     pub(crate) asked: RefCell<BTreeMap<String, Vec<usize>>>,
     first_error: RefCell<Option<CheckpointError>>,
+    /// What the device said of the first weight that it did not take.
+    lost: RefCell<Option<String>>,
     /// Bytes that were handed to the device since it was last waited for.
     sent: Cell<usize>,
 }
@@ -232,6 +262,7 @@ impl<'a> Context<'a> {
             missing: RefCell::default(),
             asked: RefCell::default(),
             first_error: RefCell::default(),
+            lost: RefCell::default(),
             sent: Cell::default(),
         }
     }
@@ -304,6 +335,13 @@ impl<'a> Context<'a> {
             self.missing.borrow_mut().insert(tensor.clone(), error);
         } else {
             self.first_error.borrow_mut().get_or_insert(error);
+        }
+    }
+
+    /// Notes what the device says of a weight.
+    pub(crate) fn hear(&self, checked: Result<(), String>) {
+        if let Err(cause) = checked {
+            self.lost.borrow_mut().get_or_insert(cause);
         }
     }
 

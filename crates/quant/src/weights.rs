@@ -5,12 +5,12 @@ use std::fmt::Display;
 
 use burn::tensor::{DType, Tensor, TensorData};
 use burn_omni_ops::decode::multiplies_bf16;
-use burn_omni_ops::{Packed, PackedBytes};
+use burn_omni_ops::{Packed, filling};
 
 use crate::checkpoint::RawTensor;
-use crate::formats::{AtLoad, Joined, JoinedWeight, Layout, Stored, join};
+use crate::formats::{AtLoad, Joined, JoinedPacked, JoinedWeight, Layout, Stored, join};
 use crate::load::{Context, Pass};
-use crate::raw::{self, side_by_side, upload, values};
+use crate::raw::{Dense, side_by_side, upload, values};
 use crate::warnings::Kind;
 use crate::{Bias, Embedding, Linear, LoadOptions, Weight};
 
@@ -140,7 +140,8 @@ impl<'a> Weights<'a> {
             return Linear::new(self.drawn_matrix(&names, [out, width]), bias);
         }
         let stored = self.find_all(parts.iter().map(|(name, out)| (*name, vec![*out])), width);
-        let read = stored.and_then(|stored| self.join(&stored, Layout::matrix([out, width])));
+        let layout = Layout::matrix([out, width]);
+        let read = stored.as_ref().and_then(|stored| self.join(stored, layout));
         let bias = (bias == Bias::Yes).then(|| {
             let names: Vec<_> = parts
                 .iter()
@@ -152,8 +153,8 @@ impl<'a> Weights<'a> {
             return Linear::new(Weight::Dense(self.empty([out, width])), bias);
         };
         let weight = match weight {
-            JoinedWeight::Packed(bytes) => Weight::Packed(self.packed(bytes)),
-            JoinedWeight::Dense(data) => Weight::Dense(self.upload(data)),
+            JoinedWeight::Packed(packed) => Weight::Packed(self.packed(packed)),
+            JoinedWeight::Dense(dense) => Weight::Dense(self.upload(dense)),
         };
         Linear::new(weight, bias).with_factor(self.factor(factor))
     }
@@ -204,7 +205,7 @@ impl<'a> Weights<'a> {
         }
         if self.context.is_quantized(&self.name(name)) {
             let table = match self.unpacked(name, [rows, width]) {
-                Some(values) => self.upload(TensorData::new(values, [rows, width])),
+                Some(values) => self.upload(TensorData::new(values, [rows, width]).into()),
                 None => self.empty([rows, width]),
             };
             return Embedding::new(table, dtype);
@@ -232,8 +233,8 @@ impl<'a> Weights<'a> {
         Some(found)
     }
 
-    /// Reads matrices as one; `None` while names are checked.
-    pub(crate) fn join(&self, parts: &[Stored<'_>], layout: Layout) -> Option<Joined> {
+    /// Matrices as one; `None` while names are checked.
+    pub(crate) fn join<'p>(&self, parts: &'p [Stored<'_>], layout: Layout) -> Option<Joined<'p>> {
         if self.context.pass == Pass::Check {
             return None;
         }
@@ -260,15 +261,29 @@ impl<'a> Weights<'a> {
     }
 
     /// Values on the device, in the dtype they have where it has that.
-    pub(crate) fn upload<const D: usize>(&self, data: TensorData) -> Tensor<D> {
-        self.context.send(data.as_bytes().len());
-        upload(data, self.device(), self.context.options.dtype)
+    pub(crate) fn upload<const D: usize>(&self, dense: Dense<'_>) -> Tensor<D> {
+        if let Dense::Read(data) = &dense {
+            self.context.send(data.as_bytes().len());
+        }
+        let tensor = upload::<D>(dense, self.device(), self.context.options.dtype);
+        let count = tensor.shape().num_elements();
+        let checked = filling::check(&tensor.clone().reshape([count]));
+        self.context.hear(checked);
+        tensor
     }
 
     /// A packed matrix on the device.
-    pub(crate) fn packed(&self, bytes: PackedBytes) -> Packed {
-        self.context.send(bytes.codes.len() + bytes.scales.len());
-        Packed::upload(bytes, self.device()).with_w4a4(self.context.options.w4a4)
+    pub(crate) fn packed(&self, packed: JoinedPacked<'_>) -> Packed {
+        let LoadOptions { w4a4, warnings, .. } = self.context.options;
+        let packed = match packed {
+            JoinedPacked::Stored(rows) => rows.upload(self.device(), warnings),
+            JoinedPacked::Read(bytes) => {
+                self.context.send(bytes.codes.len() + bytes.scales.len());
+                Packed::upload(bytes, self.device())
+            }
+        };
+        self.context.hear(filling::check_packed(&packed));
+        packed.with_w4a4(w4a4)
     }
 
     /// A factor on activations.
@@ -292,7 +307,7 @@ impl<'a> Weights<'a> {
             .into_iter()
             .collect();
         match parts {
-            Some(parts) => self.upload(raw::join(&parts, &shape)),
+            Some(parts) => self.upload(Dense::join(parts, &shape)),
             None => self.empty(shape),
         }
     }
@@ -307,9 +322,9 @@ impl<'a> Weights<'a> {
         Some(tensor)
     }
 
-    /// A tensor without content: one number seen everywhere.
+    /// A tensor without content: one number seen everywhere, which nobody wrote.
     pub(crate) fn empty<const D: usize>(&self, shape: [usize; D]) -> Tensor<D> {
-        Tensor::<D>::zeros([1; D], (self.device(), self.context.options.dtype)).expand(shape)
+        Tensor::<D>::empty([1; D], (self.device(), self.context.options.dtype)).expand(shape)
     }
 
     pub(crate) fn name(&self, part: impl Display) -> String {

@@ -158,6 +158,6 @@ pub(crate) fn failed(stage: Stage, error: DecodeError) -> Error {
     let stage = stage.name();
     match error {
         DecodeError::NotFinite => Error::NotFinite { stage },
-        DecodeError::Device(cause) => Error::Stage { stage, cause },
+        DecodeError::Device(cause) => Error::stage(stage, cause),
     }
 }

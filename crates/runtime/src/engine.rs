@@ -15,7 +15,7 @@ use crate::budget::Budget;
 use crate::decoding::Captured;
 use crate::kept::Kept;
 pub(crate) use crate::loading::Loader;
-use crate::loading::Opened;
+use crate::loading::{Opened, close};
 use crate::pipeline::{Job, Question};
 use crate::progress::Progress;
 use crate::request::Media;
@@ -102,6 +102,8 @@ impl Engine {
             );
         }
         let limit = engine.limit();
+        let dir = opened.checkpoint.dir().to_owned();
+        close(opened.checkpoint);
         let stages = Stages {
             config: opened.config,
             ids: opened.ids,
@@ -117,7 +119,7 @@ impl Engine {
             turns: Arc::new(stages.turns()),
             budget: Arc::new(stages.budget(&plan, limit)),
             model: Arc::new(Model {
-                dir: opened.checkpoint.dir().to_owned(),
+                dir,
                 processor: opened.processor,
                 stages,
                 plan,

@@ -4,12 +4,17 @@ use std::path::PathBuf;
 
 use burn_omni_model::config::ConfigError;
 use burn_omni_model::processor::ProcessorError;
+use burn_omni_ops::Fault;
 use burn_omni_quant::LoadError;
 use burn_omni_quant::checkpoint::CheckpointError;
 
 /// Bytes as people read them.
 fn size(bytes: u64) -> String {
+    const MIB: u64 = 1 << 20;
     const GIB: u64 = 1 << 30;
+    if bytes < MIB {
+        return format!("{bytes} bytes");
+    }
     if bytes < GIB {
         return format!("{:.0} MiB", bytes as f64 / (GIB >> 10) as f64);
     }
@@ -30,7 +35,7 @@ pub enum Error {
     Config(#[from] ConfigError),
     /// The checkpoint's tensors.
     #[error(transparent)]
-    Load(#[from] LoadError),
+    Load(LoadError),
     /// The request's text or media.
     #[error(transparent)]
     Processor(#[from] ProcessorError),
@@ -135,6 +140,22 @@ pub enum Error {
         /// Name of the stage.
         stage: &'static str,
     },
+    /// The device has less memory than was free when the model was planned.
+    #[error("{doing}: the device has no memory for {} more", size(*bytes))]
+    OutOfMemory {
+        /// What it was for.
+        doing: String,
+        /// Bytes that were asked for.
+        bytes: u64,
+    },
+    /// The device works no more.
+    #[error("{doing}: the device failed, {cause}")]
+    DeviceLost {
+        /// What it was doing.
+        doing: String,
+        /// What it said.
+        cause: String,
+    },
     /// A stage stopped unexpectedly.
     #[error("{stage} failed: {cause}")]
     Stage {
@@ -145,7 +166,29 @@ pub enum Error {
     },
 }
 
+impl From<LoadError> for Error {
+    fn from(error: LoadError) -> Self {
+        let LoadError::Device { component, cause } = &error else {
+            return Self::Load(error);
+        };
+        let doing = format!("loading the {}", component.name());
+        Self::fault(doing, cause).unwrap_or(Self::Load(error))
+    }
+}
+
 impl Error {
+    /// A stage that stopped because of this, or the device's fault that it was.
+    pub(crate) fn stage(stage: &'static str, cause: String) -> Self {
+        Self::fault(stage.into(), &cause).unwrap_or(Self::Stage { stage, cause })
+    }
+
+    fn fault(doing: String, cause: &str) -> Option<Self> {
+        Some(match Fault::of(cause)? {
+            Fault::OutOfMemory { bytes } => Self::OutOfMemory { doing, bytes },
+            Fault::Lost { cause } => Self::DeviceLost { doing, cause },
+        })
+    }
+
     /// What the user can do about it, in one line.
     #[must_use]
     pub fn hint(&self) -> Option<String> {
@@ -170,6 +213,12 @@ impl Error {
             Self::CannotSpeak { .. } => {
                 Some("ask for text only, or use a checkpoint with talker and code2wav".into())
             }
+            Self::OutOfMemory { .. } => Some(
+                "another program may have taken memory meanwhile, `nvidia-smi` shows it; --max-context and --memory-limit make the model smaller".into(),
+            ),
+            Self::DeviceLost { .. } => Some(
+                "start the program again; `burn-omni doctor --kernels` checks the device, and the system's log may say more".into(),
+            ),
             Self::NotFinite { .. } => {
                 Some("`burn-omni inspect --check` finds the weights that are at fault".into())
             }

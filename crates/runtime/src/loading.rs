@@ -11,11 +11,11 @@ use burn_omni_ops::decode::multiplies_bf16;
 use burn_omni_ops::for_good;
 use burn_omni_quant::checkpoint::{Checkpoint, Component, TensorSet};
 use burn_omni_quant::formats::{self, AtLoad, QuantConfig};
-use burn_omni_quant::{LoadOptions, Warnings, Weights, check, load};
+use burn_omni_quant::{LoadOptions, Warnings, Weights, check, read};
 
 use crate::speech::SpeechModel;
 use crate::stages::speaker;
-use crate::{EngineConfig, Error, LoadProgress};
+use crate::{EngineConfig, Error, LoadProgress, threads};
 
 /// A checkpoint that was opened and whose side files were read.
 pub(crate) struct Opened {
@@ -122,7 +122,7 @@ impl<'a> Loader<'a> {
         self.problems.into_inner()
     }
 
-    /// Loads one component; in a dry run its tensors have no content.
+    /// Loads one component that a dry run found nothing wrong with; in a dry run its tensors have no content.
     pub(crate) fn component<T>(
         &self,
         component: Component,
@@ -141,7 +141,7 @@ impl<'a> Loader<'a> {
             ..LoadOptions::new(self.device, DType::F32, self.warnings)
         };
         if !self.dry {
-            return Ok(for_good(self.device, || load(tensors, options, build))?);
+            return Ok(for_good(self.device, || read(tensors, options, build))?);
         }
         let (built, verdict) = check(tensors, options, build);
         self.problems
@@ -181,6 +181,12 @@ pub(crate) fn context(
         });
     }
     Ok(context)
+}
+
+/// Closes a checkpoint on a thread of its own: the system takes half a second to unmap tens of gigabytes.
+pub(crate) fn close(checkpoint: Checkpoint) {
+    // Where there is no thread, it is closed here.
+    let _ = threads::named("close").spawn(move || drop(checkpoint));
 }
 
 /// Opens a checkpoint and its config, without loading it.

@@ -153,9 +153,7 @@ impl Job<'_> {
     ) -> Result<T, Stopped> {
         let outcome = catch_unwind(AssertUnwindSafe(|| self.stages.on_queue(work)));
         let outcome = outcome.unwrap_or_else(|panic| {
-            let stage = stage.name();
-            let cause = describe(panic.as_ref());
-            Err(Error::Stage { stage, cause }.into())
+            Err(Error::stage(stage.name(), describe(panic.as_ref())).into())
         });
         if outcome.is_err() {
             self.sink.stop();

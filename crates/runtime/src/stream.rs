@@ -160,10 +160,7 @@ impl Stream {
             let error = match outcome {
                 Ok(Ok(()) | Err(Stopped::Cancelled)) => return,
                 Ok(Err(Stopped::Failed(error))) => error,
-                Err(panic) => Error::Stage {
-                    stage: "generation",
-                    cause: describe(panic.as_ref()),
-                },
+                Err(panic) => Error::stage("generation", describe(panic.as_ref())),
             };
             // The reader may be gone, and then nobody wants to know.
             let _ = sink.events.send(Err(error));

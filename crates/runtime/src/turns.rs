@@ -148,8 +148,7 @@ impl Seat<'_> {
     /// The same for work that only queues on the device: the turn ends when the device has done it.
     pub(crate) fn turn_until_done<T>(&self, work: impl FnOnce() -> T) -> Result<T, Stopped> {
         let (queued, done) = self.turn(|| (work(), (self.turns.wait)()))?;
-        let stage = self.stage.name();
-        done.map_err(|cause| Error::Stage { stage, cause })?;
+        done.map_err(|cause| Error::stage(self.stage.name(), cause))?;
         Ok(queued)
     }
 

@@ -2,16 +2,16 @@
 
 use std::time::{Duration, Instant};
 
-use burn_omni::{Device, Engine, EngineConfig, Sampling};
+use burn_omni::{Device, Engine, EngineConfig, Error, Sampling};
 use burn_omni_ops::decode::multiplies_bf16;
 use burn_omni_ops::has_w4a4;
 
 use crate::args::{Dtype, KvDtype, ModelArgs, TextArgs};
-use crate::device::{self, Found};
+use crate::device::{self, Found, Memory};
 use crate::failure::Failure;
 use crate::kernels;
 use crate::model_dir;
-use crate::output::{Bar, Output};
+use crate::output::{Bar, Output, size};
 
 /// What has to be loaded for the speech that is wanted.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -36,8 +36,9 @@ pub(crate) struct Loaded {
 pub(crate) fn load(args: &ModelArgs, voice: Voice, output: &Output) -> Result<Loaded, Failure> {
     let quantize = args.quantize.checked()?;
     let found = args.device.device.open(output)?;
+    let memory = device::memory(&found);
     let limit = args.context.memory_limit;
-    let limit = limit.or_else(|| device::free_memory(&found));
+    let limit = limit.or(memory.map(|memory| memory.free));
     let Found { device, name } = found;
     check_dtype(args.dtype, &name)?;
     check_w4a4(args.w4a4, &device, &name)?;
@@ -64,7 +65,10 @@ pub(crate) fn load(args: &ModelArgs, voice: Voice, output: &Output) -> Result<Lo
     if let Some(tokens) = args.context.max_context {
         config = config.max_context(tokens);
     }
-    let engine = Engine::load(config)?;
+    let engine = Engine::load(config).map_err(|error| match memory {
+        Some(memory) if args.context.memory_limit.is_none() => held_by_others(error, memory, &name),
+        _ => error.into(),
+    })?;
     // Whatever ends the program, what loading compiled is not compiled again.
     kernels::save(output);
     let took = started.elapsed();
@@ -80,6 +84,22 @@ pub(crate) fn load(args: &ModelArgs, voice: Voice, output: &Output) -> Result<Lo
         device: name,
         took,
     })
+}
+
+/// Says who has the memory where a model would fit the device if nobody else were there.
+fn held_by_others(error: Error, memory: Memory, name: &str) -> Failure {
+    let Memory { free, total } = memory;
+    match error {
+        Error::DoesNotFit { needed, .. } if needed > free && needed <= total => Failure::advised(
+            error.to_string(),
+            format!(
+                "other programs have {} of the {} of {name}: `nvidia-smi` shows them; or see --max-context and --quantize",
+                size(total - free),
+                size(total)
+            ),
+        ),
+        error => error.into(),
+    }
 }
 
 pub(super) fn check_w4a4(wanted: bool, device: &Device, name: &str) -> Result<(), Failure> {

@@ -46,7 +46,7 @@ impl History {
         let [reach, _] = self.0.dims();
         let all = Tensor::cat(vec![self.0.clone(), x], 0);
         let [rows, _] = all.dims();
-        self.0 = all.clone().slice(s![rows - reach.., ..]);
+        self.0 = own(all.clone().slice(s![rows - reach.., ..]));
         all
     }
 }
@@ -73,6 +73,12 @@ impl CausalConv {
             .at("conv")
             .kernel([out, width, taps], [out, taps * width], taps_first);
         Self { kernel, size }
+    }
+
+    /// Numbers of what makes `rows` rows, rounded up to whole tiles of a matrix unit.
+    pub(super) fn reads(&self, rows: usize) -> usize {
+        const TILE: usize = 128;
+        (self.size.reach() + rows) * self.size.width.next_multiple_of(TILE)
     }
 
     pub(super) fn history(&self, options: (&Device, DType)) -> History {
@@ -110,6 +116,11 @@ impl TransposedConv {
         Self { kernel, rate, out }
     }
 
+    /// Rows that one row makes.
+    pub(super) fn rate(&self) -> usize {
+        self.rate
+    }
+
     /// `None` when the stream is too short for any output.
     ///
     /// # Shapes
@@ -121,7 +132,7 @@ impl TransposedConv {
             None => x,
         };
         let [rows, _] = x.dims();
-        last.0 = Some(x.clone().slice(s![rows - 1.., ..]));
+        last.0 = Some(own(x.clone().slice(s![rows - 1.., ..])));
         if rows == 1 {
             return None;
         }
@@ -129,6 +140,11 @@ impl TransposedConv {
         let y = self.kernel.causal_conv1d(x, 1);
         Some(y.reshape([(rows - 1) * self.rate, self.out]))
     }
+}
+
+/// The rows in memory of their own: a part of a tensor on a GPU keeps the whole of it.
+fn own(rows: Tensor<2>) -> Tensor<2> {
+    rows * 1.0
 }
 
 /// Every `stride`-th value.

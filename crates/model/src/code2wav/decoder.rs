@@ -57,6 +57,16 @@ impl Decoder {
         }
     }
 
+    /// Numbers of the longest tensor between `rows` rows and their samples: what enters the convolutions of a block, with
+    /// the rows before.
+    pub(super) fn longest(&self, rows: usize) -> usize {
+        let blocks = self.blocks.iter().scan(rows, |rows, block| {
+            *rows *= block.conv.rate();
+            Some(block.units.iter().map(|unit| unit.conv1.reads(*rows)).max())
+        });
+        blocks.flatten().max().unwrap_or_default()
+    }
+
     pub(super) fn state(&self, options: (&Device, DType)) -> DecoderState {
         let block = |block: &Block| BlockState {
             last: LastRow::default(),

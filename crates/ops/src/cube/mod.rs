@@ -5,6 +5,7 @@ mod attend;
 mod buffers;
 mod chosen;
 pub(crate) mod decode;
+pub(crate) mod filling;
 pub(crate) mod frames;
 pub(crate) mod memory;
 mod packed;

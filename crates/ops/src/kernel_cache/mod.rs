@@ -28,3 +28,5 @@ mod toolkit;
 
 #[cfg(feature = "cuda")]
 pub use cache::{KernelCache, KernelCacheError, Opened, keep_nothing};
+#[cfg(feature = "cuda")]
+pub use toolkit::driver_too_old;

@@ -15,7 +15,7 @@ use super::KernelCacheError;
 /// CubeCL's own key has the rest: its version, the architecture, the build of the program, the kernel with all that its text
 /// depends on, and the text itself.
 pub(super) fn name() -> Result<String, KernelCacheError> {
-    let [driver, nvrtc] = [driver_version()?, nvrtc_version()?];
+    let [driver, nvrtc] = [driver_version()?, nvrtc_version()?].map(text);
     let include =
         cubecl::cuda::install::cuda_path().ok_or(KernelCacheError::Missing("CUDA's headers"))?;
     let headers = headers(&include.join("include")).unwrap_or_default();
@@ -25,8 +25,22 @@ pub(super) fn name() -> Result<String, KernelCacheError> {
     ))
 }
 
+/// A version of CUDA, major and minor.
+type Version = (c_int, c_int);
+
+/// The versions of driver and NVRTC, where the driver does not read what NVRTC makes: PTX of a newer version.
+#[must_use]
+pub fn driver_too_old() -> Option<[String; 2]> {
+    let [driver, nvrtc] = [driver_version().ok()?, nvrtc_version().ok()?];
+    (driver < nvrtc).then(|| [driver, nvrtc].map(text))
+}
+
+fn text((major, minor): Version) -> String {
+    format!("{major}.{minor}")
+}
+
 /// The version of CUDA that the driver has, which says what PTX it reads.
-fn driver_version() -> Result<String, KernelCacheError> {
+fn driver_version() -> Result<Version, KernelCacheError> {
     let missing = KernelCacheError::Missing("the NVIDIA driver (libcuda)");
     let mut version: c_int = 0;
     #[expect(unsafe_code, reason = "CUDA's interface is C's")]
@@ -37,12 +51,12 @@ fn driver_version() -> Result<String, KernelCacheError> {
                 == driver::sys::CUresult::CUDA_SUCCESS
     };
     found
-        .then(|| format!("{}.{}", version / 1000, version % 1000 / 10))
+        .then(|| (version / 1000, version % 1000 / 10))
         .ok_or(missing)
 }
 
 /// The version of the compiler.
-fn nvrtc_version() -> Result<String, KernelCacheError> {
+fn nvrtc_version() -> Result<Version, KernelCacheError> {
     let (mut major, mut minor): (c_int, c_int) = (0, 0);
     #[expect(unsafe_code, reason = "CUDA's interface is C's")]
     // SAFETY: the library is there, and the function writes two numbers.
@@ -52,7 +66,7 @@ fn nvrtc_version() -> Result<String, KernelCacheError> {
                 == nvrtc::sys::nvrtcResult::NVRTC_SUCCESS
     };
     found
-        .then(|| format!("{major}.{minor}"))
+        .then_some((major, minor))
         .ok_or(KernelCacheError::Missing("NVRTC (libnvrtc)"))
 }
 

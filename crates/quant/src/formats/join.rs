@@ -5,12 +5,12 @@ use burn_omni_ops::{PackedBytes, PackedFormat, PackedSpec};
 
 use crate::Warnings;
 use crate::checkpoint::{CheckpointError, RawTensor};
-use crate::raw;
+use crate::raw::{self, Dense};
 use crate::warnings::Kind;
 
 use super::at_load::Encoder;
 use super::bytes::{differ_in_offset, to_affine};
-use super::rows::{self, PackedRows};
+use super::rows::{PackedRows, Rows};
 use super::{Matrix, Stored};
 
 /// How rows that follow one another make matrices.
@@ -65,70 +65,104 @@ impl Layout {
     }
 }
 
-/// Matrices that were read as one.
-pub(crate) struct Joined {
-    pub(crate) weight: JoinedWeight,
+/// Matrices that are one.
+pub(crate) struct Joined<'a> {
+    pub(crate) weight: JoinedWeight<'a>,
     /// What the input is multiplied with first.
     pub(crate) factor: Option<Vec<f32>>,
 }
 
 /// How they lie in memory.
-pub(crate) enum JoinedWeight {
-    Packed(PackedBytes),
+pub(crate) enum JoinedWeight<'a> {
+    Packed(JoinedPacked<'a>),
     /// Values of all rows in a dtype of their own.
-    Dense(TensorData),
+    Dense(Dense<'a>),
 }
 
-impl JoinedWeight {
+/// Packed matrices on their way to a device.
+pub(crate) enum JoinedPacked<'a> {
+    /// They lie in the checkpoint as they are wanted.
+    Stored(Rows<'a>),
+    /// They were read.
+    Read(PackedBytes),
+}
+
+impl JoinedWeight<'_> {
     pub(crate) fn is_packed(&self) -> bool {
         matches!(self, Self::Packed(_))
     }
 }
 
-impl Joined {
-    /// Multiplies row `row` with `factor(row)`.
-    pub(crate) fn scale_rows(&mut self, factor: impl Fn(usize) -> f32) {
-        match &mut self.weight {
-            JoinedWeight::Packed(bytes) => {
-                let gains = bytes.gains.iter_mut().enumerate();
-                gains.for_each(|(row, gain)| *gain *= factor(row));
-            }
-            JoinedWeight::Dense(data) => {
-                let (shape, dtype) = (data.shape().clone(), data.dtype());
-                let width = shape[shape.num_dims() - 1].max(1);
-                let values = data.iter::<f32>().enumerate();
-                let values: Vec<f32> = values.map(|(i, value)| value * factor(i / width)).collect();
-                *data = TensorData::new(values, shape).convert_dtype(dtype);
-            }
+impl JoinedPacked<'_> {
+    /// All of it on the host.
+    pub(crate) fn read(self, warnings: &Warnings) -> PackedBytes {
+        match self {
+            Self::Stored(rows) => rows.read(warnings),
+            Self::Read(bytes) => bytes,
+        }
+    }
+
+    fn gains(&mut self) -> &mut [f32] {
+        match self {
+            Self::Stored(rows) => &mut rows.gains,
+            Self::Read(bytes) => &mut bytes.gains,
         }
     }
 }
 
-/// Reads matrices and joins their rows: packed where all have one form, else as values in the dtype of the dense ones, or
+impl Joined<'_> {
+    /// Multiplies row `row` with `factor(row)`.
+    pub(crate) fn scale_rows(self, factor: impl Fn(usize) -> f32) -> Self {
+        let weight = match self.weight {
+            JoinedWeight::Packed(mut packed) => {
+                let gains = packed.gains().iter_mut().enumerate();
+                gains.for_each(|(row, gain)| *gain *= factor(row));
+                JoinedWeight::Packed(packed)
+            }
+            JoinedWeight::Dense(dense) => {
+                let data = dense.read();
+                let (shape, dtype) = (data.shape().clone(), data.dtype());
+                let width = shape[shape.num_dims() - 1].max(1);
+                let values = data.iter::<f32>().enumerate();
+                let values: Vec<f32> = values.map(|(i, value)| value * factor(i / width)).collect();
+                let data = TensorData::new(values, shape).convert_dtype(dtype);
+                JoinedWeight::Dense(data.into())
+            }
+        };
+        Self { weight, ..self }
+    }
+}
+
+/// Joins the rows of matrices, which are read where they are not used as they are stored: packed where all have one form, else as values in the dtype of the dense ones, or
 /// in f32 when all are packed. With `quantize`, dense ones are first brought into that form.
-pub(crate) fn join(
-    parts: &[Stored<'_>],
+pub(crate) fn join<'a>(
+    parts: &'a [Stored<'_>],
     layout: Layout,
     quantize: Option<PackedFormat>,
     warnings: &Warnings,
-) -> Result<Joined, CheckpointError> {
-    let dense: Vec<RawTensor<'_>> = parts.iter().filter_map(Stored::dense).collect();
+) -> Result<Joined<'a>, CheckpointError> {
+    let dense: Vec<RawTensor<'a>> = parts.iter().filter_map(Stored::dense).collect();
     let factors = factors(parts)?;
     let one_factor = !matches!(factors, Factors::Several);
     let corrected = parts.iter().any(|part| part.low_rank.is_some());
     if dense.len() == parts.len() && one_factor && quantize.is_none() && !corrected {
         let shape = [layout.matrices * layout.rows, layout.width];
         return Ok(Joined {
-            weight: JoinedWeight::Dense(raw::join(&dense, &shape)),
+            weight: JoinedWeight::Dense(Dense::join(dense, &shape)),
             factor: factors.one(),
         });
     }
     if let Some(rows) = packed_rows(parts).filter(|_| one_factor && !corrected) {
         let spec = layout.spec(rows[0].spec().format);
-        let bytes = rows::read(&rows, spec, warnings);
+        let rows = Rows::new(rows, spec);
         let in_turn = parts.iter().any(Stored::rows_in_turn);
+        let packed = if in_turn && layout.gated {
+            JoinedPacked::Read(in_halves(rows.read(warnings), layout, in_turn))
+        } else {
+            JoinedPacked::Stored(rows)
+        };
         return Ok(Joined {
-            weight: JoinedWeight::Packed(in_halves(bytes, layout, in_turn)),
+            weight: JoinedWeight::Packed(packed),
             factor: factors.one(),
         });
     }
@@ -153,7 +187,7 @@ pub(crate) fn join(
         if fits {
             let bytes = packed.finish(parts.iter().any(Stored::rows_in_turn));
             return Ok(Joined {
-                weight: JoinedWeight::Packed(bytes),
+                weight: JoinedWeight::Packed(JoinedPacked::Read(bytes)),
                 factor: factors.one(),
             });
         }
@@ -186,7 +220,7 @@ fn values(
     layout: Layout,
     factors: Factors,
     warnings: &Warnings,
-) -> Result<Joined, CheckpointError> {
+) -> Result<Joined<'static>, CheckpointError> {
     let first = parts.first().map_or("", |part| part.module.name());
     let fold = matches!(factors, Factors::Several);
     if fold {
@@ -225,10 +259,10 @@ fn values(
     let data = TensorData::new(all, shape);
     let dtype = parts.iter().find_map(|part| raw::dtype(&part.dense()?));
     Ok(Joined {
-        weight: JoinedWeight::Dense(match dtype {
+        weight: JoinedWeight::Dense(Dense::Read(match dtype {
             Some(dtype) => data.convert_dtype(dtype),
             None => data,
-        }),
+        })),
         factor: factors.one(),
     })
 }

@@ -37,7 +37,7 @@ use crate::warnings::Kind;
 
 pub use at_load::AtLoad;
 pub use config::{QuantConfig, notice_pickles};
-pub(crate) use join::{Joined, JoinedWeight, Layout, join};
+pub(crate) use join::{Joined, JoinedPacked, JoinedWeight, Layout, join};
 pub(crate) use module::Module;
 pub(crate) use names::{belongs, is_cache_scale};
 pub(crate) use pattern::class;

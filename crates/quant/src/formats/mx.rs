@@ -13,7 +13,7 @@ use crate::checkpoint::{CheckpointError, Dtype, RawTensor};
 use crate::warnings::Kind;
 
 use super::bytes::{pad, spec};
-use super::rows::{self, Mended, PackedRows, Room};
+use super::rows::{Mended, PackedRows, Room, Rows};
 use super::{Matrix, Module, Quantized, fp8, nvfp4};
 
 /// Columns that share a scale.
@@ -106,7 +106,7 @@ impl Quantized for Mx<'_> {
     }
 
     fn read(&self, warnings: &Warnings) -> Result<Matrix, CheckpointError> {
-        let mut bytes = rows::read(&[self], self.spec(), warnings);
+        let mut bytes = Rows::new(vec![self], self.spec()).read(warnings);
         if self.format == PackedFormat::MXFP8 {
             fp8::repair(&mut bytes.codes, &self.codes, warnings);
         }

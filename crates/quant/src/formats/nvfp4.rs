@@ -15,7 +15,7 @@ use crate::warnings::Kind;
 
 use super::bytes::{is_factor, pad, spec};
 use super::module::{bad_value, wrong_dtype};
-use super::rows::{self, Mended, PackedRows, Room};
+use super::rows::{Mended, PackedRows, Room, Rows};
 use super::{Matrix, Module, Quantized};
 
 /// Columns that share a scale.
@@ -152,7 +152,9 @@ impl Quantized for Nvfp4<'_> {
     }
 
     fn read(&self, warnings: &Warnings) -> Result<Matrix, CheckpointError> {
-        Ok(Matrix::Packed(rows::read(&[self], self.spec(), warnings)))
+        Ok(Matrix::Packed(
+            Rows::new(vec![self], self.spec()).read(warnings),
+        ))
     }
 
     fn rows(&self) -> Option<&dyn PackedRows> {

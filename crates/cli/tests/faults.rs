@@ -1,0 +1,121 @@
+//! What is said when CUDA or its card fail, seen with a driver that fails on request.
+#![cfg(unix)]
+
+mod common;
+
+use std::path::Path;
+use std::process::Command;
+use std::sync::LazyLock;
+
+use common::{Run, demo, program};
+use tempfile::TempDir;
+
+/// A folder with the driver, an NVRTC and the headers that are looked for.
+static CUDA: LazyLock<TempDir> = LazyLock::new(|| {
+    let folder = tempfile::tempdir().expect("a folder");
+    for (source, library) in [("driver.c", "libcuda.so.1"), ("nvrtc.c", "libnvrtc.so")] {
+        let source = Path::new(env!("CARGO_MANIFEST_DIR"))
+            .join("tests/fake")
+            .join(source);
+        let status = Command::new("cc")
+            .args(["-w", "-shared", "-fPIC", "-o"])
+            .args([&folder.path().join(library), &source])
+            .status()
+            .expect("a C compiler, `cc`");
+        assert!(status.success(), "{library} is compiled");
+    }
+    let include = folder.path().join("include");
+    std::fs::create_dir(&include).expect("a folder");
+    for header in ["cuda_fp16.h", "cuda_fp8.h", "cuda_fp4.h"] {
+        std::fs::write(include.join(header), "").expect("a file");
+    }
+    folder
+});
+
+/// Runs the program with a CUDA that fails as the variables say.
+fn with(variables: &[(&str, &str)], args: &[&str]) -> Run {
+    let mut command = program();
+    command
+        .env("CUDA_PATH", CUDA.path())
+        .env("LD_LIBRARY_PATH", CUDA.path())
+        .envs(variables.iter().copied());
+    let output = command.args(args).output().expect("the program starts");
+    output.into()
+}
+
+/// Asks the demo model for a few words.
+fn ask(variables: &[(&str, &str)]) -> Run {
+    let model = demo();
+    let model = model.to_str().expect("its path is text");
+    let args = ["run", "-m", model, "--device", "cuda", "--max-tokens", "4"];
+    with(variables, &[args.as_slice(), &["-p", "Hello."]].concat())
+}
+
+#[test]
+fn a_card_that_computes_nothing_answers_all_the_same() {
+    // What the other tests stand on: nothing else fails with this driver.
+    ask(&[]).succeeds();
+}
+
+#[test]
+fn a_machine_without_a_card_says_so() {
+    ask(&[("FAKE_DEVICES", "0")])
+        .fails(1, &["--device cuda:0", "found no cuda device"])
+        .hints("doctor");
+}
+
+#[test]
+fn a_driver_that_is_too_old_says_so() {
+    for report in [ask(&[("FAKE_DRIVER", "12040")]), {
+        let doctor = ["doctor", "--device", "cuda"];
+        with(&[("FAKE_DRIVER", "12040")], &doctor)
+    }] {
+        report
+            .fails(
+                1,
+                &["the driver is too old: it has CUDA 12.4", "NVRTC 13.0"],
+            )
+            .hints("an NVIDIA driver that has CUDA 13.0");
+    }
+    ask(&[("FAKE_DRIVER", "13010")]).succeeds();
+}
+
+#[test]
+fn memory_that_others_have_is_told_from_a_card_that_is_too_small() {
+    ask(&[("FAKE_FREE", "200000000")])
+        .fails(1, &["the model takes", "may take 191 MiB"])
+        .hints("other programs have 99.8 GB of the 100 GB of cuda:0");
+    // A limit of one's own is nobody else's memory.
+    let model = demo();
+    let model = model.to_str().expect("its path is text");
+    let limited = ["--memory-limit", "200MB", "-p", "Hello."];
+    let args = ["run", "-m", model, "--device", "cuda"];
+    with(&[], &[args.as_slice(), &limited].concat())
+        .fails(1, &["may take 191 MiB"])
+        .hints("--");
+}
+
+#[test]
+fn memory_that_ends_in_the_middle_of_a_load_ends_the_load() {
+    for room in ["100000", "3000000", "20000000"] {
+        ask(&[("FAKE_ROOM", room)])
+            .fails(1, &["loading the", "the device has no memory for", "more"])
+            .hints("nvidia-smi");
+    }
+}
+
+#[test]
+fn a_card_that_is_lost_ends_the_process_cleanly() {
+    // In the middle of the load, and behind it.
+    for launches in ["0", "3", "100"] {
+        ask(&[("FAKE_LAUNCHES", launches)])
+            .fails(
+                1,
+                &[
+                    "the thinker: the device failed",
+                    "CUDA error 719, a kernel failed",
+                ],
+            )
+            .hints("start the program again");
+    }
+}
