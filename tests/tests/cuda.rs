@@ -7,6 +7,7 @@ use std::sync::LazyLock;
 use burn::tensor::{DType, Device};
 use burn_omni::sampler::{Random, Sampler};
 use burn_omni::{Engine, EngineConfig, KvDtype, Quantize, Request, Sampling, SpeechRequest};
+use burn_omni_ops::decode::Place;
 use burn_omni_tests::demo::{Golden, answers, cases, goldens, parts, prompt, request};
 use burn_omni_tests::reply::run;
 use burn_omni_tests::repository;
@@ -231,7 +232,13 @@ fn the_device_draws_what_the_host_draws_from_the_same_scores() {
         let first = sampler.sample(scores, |_| true);
         let position = |row: usize| at.decoded(row);
         let choosing = sampler.choosing(Vec::new(), 0);
-        decoder.start(first, len, position(len), &choosing);
+        let place = Place {
+            token: first,
+            len,
+            position: position(len),
+            left: TOKENS,
+        };
+        decoder.start(place, &choosing);
         let next = (0..TOKENS).map(|_| decoder.next_token());
         let tokens: Result<Vec<u32>, _> = next.collect();
         let tokens = tokens.expect("scores are finite");

@@ -1,4 +1,4 @@
-//! What is said when CUDA or its card fail, seen with a driver that fails on request.
+//! What is said when CUDA or its card fail, and what is asked of a card, seen with a driver that fails on request.
 #![cfg(unix)]
 
 mod common;
@@ -55,6 +55,17 @@ fn ask(variables: &[(&str, &str)]) -> Run {
 fn a_card_that_computes_nothing_answers_all_the_same() {
     // What the other tests stand on: nothing else fails with this driver.
     ask(&[]).succeeds();
+}
+
+#[test]
+fn no_step_is_taken_ahead_of_the_last_token() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let file = folder.path().join("graphs");
+    let name = file.to_str().expect("its path is text");
+    ask(&[("FAKE_GRAPHS", name)]).succeeds();
+    let launched = std::fs::read_to_string(&file).expect("the driver counts");
+    // Four tokens: the first comes from the prompt's scores, and a step follows it and each of the next two.
+    assert_eq!(launched, "3");
 }
 
 #[test]

@@ -203,6 +203,19 @@ pub fn chosen(scores: Tensor<1>, choosing: &Choosing, count: usize) -> Option<Ve
     Captured::chosen(scores, choosing, count)
 }
 
+/// Where an answer begins, or goes on.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Place {
+    /// The token that stands here.
+    pub token: u32,
+    /// Rows of the caches before it.
+    pub len: usize,
+    /// Its position.
+    pub position: f32,
+    /// Tokens that may be asked for behind it; no step is taken ahead of them.
+    pub left: usize,
+}
+
 /// A captured step and what it works on.
 #[derive(Debug)]
 pub struct Decoder(Captured);
@@ -229,10 +242,9 @@ impl Decoder {
         self.0.capacity()
     }
 
-    /// Starts with a token that stands behind `len` rows of the caches, at this position; those behind it are chosen in this
-    /// way.
-    pub fn start(&mut self, token: u32, len: usize, position: f32, choosing: &Choosing) {
-        self.0.start(token, len, position, choosing);
+    /// Starts with the token of a place; those behind it are chosen in this way.
+    pub fn start(&mut self, place: Place, choosing: &Choosing) {
+        self.0.start(place, choosing);
     }
 
     /// The token behind the last one. The steps after it are already under way.
@@ -261,7 +273,13 @@ impl Decoder {
         len: usize,
         position: f32,
     ) -> Result<Vec<f32>, DecodeError> {
-        self.0.start(token, len, position, &Choosing::GREEDY);
+        let place = Place {
+            token,
+            len,
+            position,
+            left: 1,
+        };
+        self.0.start(place, &Choosing::GREEDY);
         self.0.scores()
     }
 }
@@ -350,7 +368,7 @@ impl Pass {
 mod absent {
     use burn::tensor::{Device, Tensor};
 
-    use super::{Choosing, DecodeError, DecoderParts, FrameParts, NodeTime, PassParts};
+    use super::{Choosing, DecodeError, DecoderParts, FrameParts, NodeTime, PassParts, Place};
 
     #[derive(Debug)]
     pub(super) enum Captured {}
@@ -373,7 +391,7 @@ mod absent {
             match *self {}
         }
 
-        pub(super) fn start(&mut self, _: u32, _: usize, _: f32, _: &Choosing) {
+        pub(super) fn start(&mut self, _: Place, _: &Choosing) {
             match *self {}
         }
 

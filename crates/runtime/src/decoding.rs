@@ -1,7 +1,7 @@
 //! Where the next token of an answer comes from: a step that the device captured, or one pass after another.
 
 use burn_omni_model::thinker::{Rows, TextState, Thinker};
-use burn_omni_ops::decode::{Choosing, DecodeError, Decoder, NodeTime};
+use burn_omni_ops::decode::{Choosing, DecodeError, Decoder, NodeTime, Place};
 
 use crate::Error;
 use crate::exclusive::{Exclusive, Taken};
@@ -65,15 +65,6 @@ pub(crate) enum Next {
     Scores(Vec<f32>),
 }
 
-/// A token to pass.
-#[derive(Clone, Copy)]
-pub(crate) struct Place {
-    pub(crate) token: u32,
-    /// Rows before it.
-    pub(crate) len: usize,
-    pub(crate) position: f32,
-}
-
 impl<'a> Decoding<'a> {
     /// A decoder with room for `rows`, which has seen none.
     pub(crate) fn new(thinker: &Thinker, captured: Option<&'a Captured>, rows: usize) -> Self {
@@ -125,18 +116,13 @@ impl<'a> Decoding<'a> {
         place: Place,
         choosing: impl FnOnce() -> Choosing,
     ) -> Result<Next, Error> {
-        let Place {
-            token,
-            len,
-            position,
-        } = place;
         match self {
             Self::Captured(steps, running) => {
                 // The step writes the rows, and the state counts them.
                 steps.state.advance(1);
                 let decoder = &mut steps.decoder;
                 if !*running {
-                    decoder.start(token, len, position, &choosing());
+                    decoder.start(place, &choosing());
                     *running = true;
                 }
                 let next = decoder.next_token();
@@ -144,8 +130,8 @@ impl<'a> Decoding<'a> {
                 Ok(Next::Token(next))
             }
             Self::Eager(state) => {
-                let rope = thinker.rope([&[position]; 3]);
-                let row = Rows::text(thinker.embed_text(&[token]));
+                let rope = thinker.rope([&[place.position]; 3]);
+                let row = Rows::text(thinker.embed_text(&[place.token]));
                 let output = thinker.forward(&row, &rope, state);
                 Ok(Next::Scores(values(output.logits)))
             }

@@ -6,8 +6,9 @@ use std::sync::mpsc::SyncSender;
 use burn::tensor::{Tensor, s};
 use burn_omni_model::processor::{Prompt, TextStream};
 use burn_omni_model::thinker::Rows;
+use burn_omni_ops::decode::Place;
 
-use crate::decoding::{Decoding, Next, Place};
+use crate::decoding::{Decoding, Next};
 use crate::kept::{KeptThinker, rest};
 use crate::numbers::{finite, values};
 use crate::pipeline::{Heard, Job, Question, Said};
@@ -180,6 +181,7 @@ impl<'a> Thinking<'a> {
                 token: id,
                 len,
                 position: prompt.positions.decoded(len),
+                left: limit - 1 - step,
             };
             let choosing = || {
                 let endless = request.endless.then_some(usize::MAX);

@@ -19,7 +19,7 @@ use super::buffers::{e4m3, flat, primitive, tensor};
 use super::packed::{in_tiles, tiled};
 use crate::decode::{
     Choosing, DecodeError, DecoderParts, FeedForwardParts, LayerParts, Matrices, NodeTime,
-    PassParts, SharedParts, StackParts,
+    PassParts, Place, SharedParts, StackParts,
 };
 use crate::{KvStore, Packed};
 
@@ -50,6 +50,8 @@ pub(crate) struct Captured {
     capacity: usize,
     /// Rows that the caches held at the start.
     len: usize,
+    /// Steps that may be taken since then before their tokens are asked for.
+    left: usize,
     /// Steps launched, those whose tokens are on the host, and tokens given, since the start.
     launched: usize,
     known: usize,
@@ -88,6 +90,7 @@ impl Captured {
             client,
             capacity,
             len: 0,
+            left: 0,
             launched: 0,
             known: 0,
             given: 0,
@@ -114,13 +117,21 @@ impl Captured {
         self.capacity
     }
 
-    pub(crate) fn start(&mut self, token: u32, len: usize, position: f32, choosing: &Choosing) {
+    pub(crate) fn start(&mut self, place: Place, choosing: &Choosing) {
+        let Place {
+            token,
+            len,
+            position,
+            left,
+        } = place;
         assert!(len < self.capacity, "the caches have room for the token");
         let Step { stack, chooser, .. } = &self.step;
         let control = &stack.control;
         control.start(&self.client, token, count(len), position);
         chooser.start(&self.client, &on_device(choosing));
-        (self.len, self.launched, self.known, self.given) = (len, 0, 0, 0);
+        self.len = len;
+        self.left = left.min(self.capacity - len);
+        (self.launched, self.known, self.given) = (0, 0, 0);
     }
 
     pub(crate) fn next_token(&mut self) -> Result<u32, DecodeError> {
@@ -147,7 +158,7 @@ impl Captured {
         let client = self.client.clone();
         let words = client.read_async(vec![control]);
         for _ in 0..TOGETHER {
-            if self.len + self.launched < self.capacity {
+            if self.launched < self.left {
                 self.launch()?;
             }
         }

@@ -3,12 +3,12 @@
 use std::time::Duration;
 
 use burn_omni_model::thinker::Rows;
-use burn_omni_ops::decode::NodeTime;
+use burn_omni_ops::decode::{NodeTime, Place};
 
 use super::Sizes;
 use super::figure::{Figure, median, timed, way};
 use super::model::Bench;
-use crate::decoding::{Decoding, Next, Place};
+use crate::decoding::{Decoding, Next};
 use crate::numbers::{finite, values};
 use crate::sampler::{Random, Sampler};
 use crate::schedule::Stage;
@@ -147,6 +147,7 @@ fn once(bench: &Bench, sizes: &Sizes, sampling: Sampling) -> Result<Run, Error> 
                 token,
                 len,
                 position: len as f32,
+                left: rows - len,
             };
             next = decoding.pass(thinker, place, || sampler.choosing(Vec::new(), 0))?;
         }
