@@ -1,4 +1,8 @@
 //! The trained demo model on a Vulkan adapter that is a program: the CPU's texts over every kind of case, and its codes.
+#![allow(
+    clippy::print_stdout,
+    reason = "what was skipped, and how long it took"
+)]
 
 use std::sync::LazyLock;
 use std::time::Instant;

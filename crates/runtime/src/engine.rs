@@ -8,6 +8,7 @@ use std::time::Instant;
 use burn::tensor::StreamId;
 use burn_omni_model::config::Config;
 use burn_omni_model::processor::{Message, Processor, Prompt};
+use burn_omni_model::thinker::Thinker;
 use burn_omni_ops::decode::multiplies_bf16;
 use burn_omni_quant::Warnings;
 
@@ -53,6 +54,20 @@ pub(crate) struct Model {
     plan: MemoryPlan,
 }
 
+/// Captures the steps of all components; the thinker's first, so that the kernels of its step lie side by side: see
+/// benches/NOTES.md.
+fn capture(
+    thinker: &Thinker,
+    speech: Option<&mut SpeechModel>,
+    context: usize,
+) -> Option<Captured> {
+    let captured = Captured::new(thinker, context);
+    if let Some(speech) = speech {
+        speech.capture();
+    }
+    captured
+}
+
 impl Engine {
     /// Loads a checkpoint.
     ///
@@ -80,14 +95,7 @@ impl Engine {
         engine.tell(&warnings);
         let (mut thinker, mut speech) = loaded?;
         thinker.store_kv(engine.kv_dtype.format());
-        let captured = stream.executes(|| {
-            // First, so that the kernels of its step lie side by side: see benches/NOTES.md.
-            let captured = Captured::new(&thinker, plan.context);
-            if let Some(speech) = &mut speech {
-                speech.capture();
-            }
-            captured
-        });
+        let captured = stream.executes(|| capture(&thinker, speech.as_mut(), plan.context));
         let spoken = speech.as_ref().is_none_or(SpeechModel::is_captured);
         // Caches are then made for every answer, and larger.
         let plan = if captures && captured.is_none() {

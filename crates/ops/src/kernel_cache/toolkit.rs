@@ -51,7 +51,7 @@ fn driver_version() -> Result<Version, KernelCacheError> {
                 == driver::sys::CUresult::CUDA_SUCCESS
     };
     found
-        .then(|| (version / 1000, version % 1000 / 10))
+        .then_some((version / 1000, version % 1000 / 10))
         .ok_or(missing)
 }
 
