@@ -40,6 +40,7 @@ mod math;
 pub mod matrix_units;
 mod norm;
 pub mod packed;
+mod plane;
 mod reduce;
 mod rope;
 mod route;

@@ -181,7 +181,8 @@ pub(crate) fn copy_behind(
     }
 }
 
-/// The vector so many behind a spot.
+/// The vector so many behind a spot. To the compiler it touches no memory, so that other values stay in registers; as all
+/// assembly here it keeps its place behind [`wait`] and barriers.
 #[cube]
 pub(crate) fn read_behind(
     stage: &Shared<[Vector<u32, N4>]>,

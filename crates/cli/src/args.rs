@@ -148,7 +148,7 @@ pub(crate) enum Dtype {
 /// Number format of keys and values.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum KvDtype {
-    /// What the device's kernels read best
+    /// bf16 in captured steps, else f32
     Auto,
     /// 16 bits with the exponent of f32
     Bf16,
@@ -213,8 +213,9 @@ pub(crate) struct ContextArg {
     pub(crate) max_context: Option<usize>,
     /// Number format of the thinker's keys and values: auto, bf16, fp8
     ///
-    /// `auto` is bf16 on NVIDIA GPUs and f32 elsewhere. `fp8` is E4M3 without a scale, which takes half of what bf16 takes and
-    /// is less exact: a context of 32768 tokens of Qwen3-Omni-30B-A3B then takes 1.5 GiB, not 3. Speech keeps its own.
+    /// `auto` is bf16 where tokens come from captured steps (NVIDIA GPUs from compute capability 8.0 on), else f32. `fp8` is
+    /// E4M3 without a scale, which takes half of what bf16 takes and is less exact: a context of 32768 tokens of
+    /// Qwen3-Omni-30B-A3B then takes 1.5 GiB, not 3. Speech keeps its own.
     #[arg(long, value_name = "TYPE", default_value = "auto")]
     pub(crate) kv_dtype: KvDtype,
     /// Memory that the model may take on its device, such as 31GiB [default: what is free there, where that is known]

@@ -99,7 +99,7 @@ pub struct Choosing {
     pub seen: Vec<u32>,
     /// Tokens that are not chosen.
     pub banned: Vec<u32>,
-    /// Choices for which that holds.
+    /// Choices for which that holds, `usize::MAX` for all.
     pub bans: usize,
 }
 
@@ -115,7 +115,7 @@ impl Choosing {
         draws: 0,
         seen: Vec::new(),
         banned: Vec::new(),
-        bans: 0,
+        bans: usize::MAX,
     };
 }
 

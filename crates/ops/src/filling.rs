@@ -29,14 +29,22 @@ impl Filling {
         Some(Self { numbers, room })
     }
 
-    /// The next `bytes` bytes, little-endian: `make` writes all of them. More than [`PIECE`] at a time are slow.
+    /// The next `bytes` bytes, little-endian: `make` writes all of them. All but the last ones are whole words; more than
+    /// [`PIECE`] at a time are slow.
+    ///
+    /// # Panics
+    /// When there is no room for so many.
     pub fn next(&mut self, bytes: usize, make: impl FnOnce(&mut [u8])) {
         self.room.next(bytes, make);
     }
 
-    /// The numbers, of which every byte was filled.
+    /// The numbers.
+    ///
+    /// # Panics
+    /// When not every byte was filled.
     #[must_use]
     pub fn finish(self) -> Tensor<1> {
+        assert!(self.room.is_full(), "every byte was filled");
         self.numbers
     }
 }
@@ -72,7 +80,11 @@ impl PackedFilling {
         })
     }
 
-    /// The next rows: `make` writes all codes and all scales of them, in checkpoint order.
+    /// The next rows: `make` writes all codes and all scales of them, in checkpoint order. All but the last ones are whole
+    /// words of both.
+    ///
+    /// # Panics
+    /// When there is no room for so many.
     pub fn next(&mut self, rows: usize, make: impl FnOnce(&mut [u8], &mut [u8])) {
         let [codes, scales] = [self.spec.row_bytes(), self.spec.scale_bytes()];
         let [code_room, scale_room] = &mut self.rooms;
@@ -81,9 +93,13 @@ impl PackedFilling {
         });
     }
 
-    /// The matrix, of which every row was filled; `gains` has one factor a row.
+    /// The matrix; `gains` has one factor a row.
+    ///
+    /// # Panics
+    /// When not every row was filled.
     #[must_use]
     pub fn finish(self, gains: Vec<f32>) -> Packed {
+        assert!(self.rooms.iter().all(Room::is_full), "every row was filled");
         let gains = crate::packed::gains(gains, &self.codes.device());
         let parts = (self.codes.into_dispatch(), self.scales.into_dispatch());
         Packed::stored(parts, gains, self.spec)
@@ -137,6 +153,10 @@ mod no_room {
 
         pub(super) fn of_words(_: Tensor<1, Int>, _: usize) -> Option<Self> {
             None
+        }
+
+        pub(super) fn is_full(&self) -> bool {
+            match *self {}
         }
 
         pub(super) fn next(&mut self, _: usize, _: impl FnOnce(&mut [u8])) {

@@ -13,10 +13,10 @@ use cubecl::prelude::*;
 use super::{LEN, arrive, pack_bf16, warm};
 use crate::Buffer;
 use crate::e4m3::{self, bf16_pairs, byte_of};
-use crate::few::single::plane_total;
 use crate::matrix_units::{high, low};
 use crate::packed::tiles::Activations;
 use crate::packed::tiles::decode::mma;
+use crate::plane::plane_total;
 
 type N4 = Const<4>;
 type N2 = Const<2>;

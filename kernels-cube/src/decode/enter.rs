@@ -4,8 +4,8 @@ use cubecl::prelude::*;
 
 use super::{Attend, Control, LEN, POSITION, TOKEN};
 use crate::Buffer;
-use crate::few::single::plane_total;
 use crate::few::{Row, Rows};
+use crate::plane::plane_total;
 
 /// Units of a cube.
 const UNITS: usize = 256;

@@ -4,9 +4,9 @@ use cubecl::prelude::*;
 
 use super::{arrive, warm};
 use crate::Buffer;
-use crate::few::single::plane_total;
 use crate::few::{Row, Rows};
 use crate::linear::across;
+use crate::plane::{plane_largest, plane_smallest, plane_total};
 
 type N8 = Const<8>;
 
@@ -335,18 +335,4 @@ fn ordered(score: f32) -> u32 {
 #[cube]
 fn restored(key: u32) -> f32 {
     f32::from_bits(select(key >= 0x8000_0000u32, key & 0x7FFF_FFFFu32, !key))
-}
-
-#[cube]
-fn plane_largest(value: u32) -> u32 {
-    let d: u32;
-    gpu_asm!("redux.sync.max.u32 {d}, {a}, 0xffffffff;", d = out(_) d, a = in(_) value, options(nomem));
-    d
-}
-
-#[cube]
-fn plane_smallest(value: u32) -> u32 {
-    let d: u32;
-    gpu_asm!("redux.sync.min.u32 {d}, {a}, 0xffffffff;", d = out(_) d, a = in(_) value, options(nomem));
-    d
 }

@@ -2,12 +2,13 @@
 
 use cubecl::prelude::*;
 
-use super::single::{Factors, load_residual, plane_total, tile, write_gated, write_residual};
+use super::single::{Factors, load_residual, tile, write_gated, write_residual};
 use super::weights::{load, load_now, load_values, multiply, row_of, stay, tile_of};
 use super::work::{Mode, ROWS, Work};
 use super::write::share_gains;
 use super::{Row, Weights, single, write};
 use crate::Buffer;
+use crate::plane::plane_total;
 
 type N4 = Const<4>;
 

@@ -12,7 +12,7 @@
 //! square, and the sum with the residual row.
 
 mod kernel;
-pub(crate) mod single;
+mod single;
 mod weights;
 mod work;
 mod write;

@@ -9,6 +9,7 @@ use super::kernel::{Place, plane_of};
 use super::weights::load_now;
 use super::work::{Mode, ROWS, Work};
 use crate::packed::tiles::decode::RESTORE;
+use crate::plane::plane_total;
 
 type N4 = Const<4>;
 
@@ -23,12 +24,13 @@ pub(super) struct Factors {
 
 /// Puts the sums of this plane where all see them: `[plane, tile, row]`.
 ///
-/// - weight: of the plane's expert, for both rows of the lane in every tile
+/// - gain: of both rows of the lane in every tile, times the weight of the plane's expert; where planes have experts of
+///   their own
 #[cube]
 pub(super) fn share(
     parts: &mut Shared<[f32]>,
     sums: &Array<Vector<f32, N4>>,
-    weight: &Array<f32>,
+    gain: &Array<f32>,
     #[comptime] work: Work,
 ) {
     let lane = UNIT_POS_X as usize;
@@ -45,8 +47,8 @@ pub(super) fn share(
                 lower += sum.extract(3usize);
             }
             if comptime!(work.mode == Mode::Down) {
-                upper *= weight[comptime!(2 * i)];
-                lower *= weight[comptime!(2 * i + 1)];
+                upper *= gain[comptime!(2 * i)];
+                lower *= gain[comptime!(2 * i + 1)];
             }
             own[comptime!(i * ROWS)] = upper;
             own[comptime!(i * ROWS + ROWS / 2)] = lower;
@@ -203,15 +205,4 @@ pub(super) fn write_residual<Y: Float>(
             squares[CUBE_POS_X as usize] = square;
         }
     }
-}
-
-/// The sum over groups of `count` lanes; every lane of the plane takes part.
-#[cube]
-pub(crate) fn plane_total(value: f32, #[comptime] count: usize) -> f32 {
-    let mut sum = value;
-    #[unroll]
-    for step in 0..comptime!(count.ilog2()) {
-        sum += plane_shuffle_xor(sum, comptime!(count as u32 >> (step + 1)));
-    }
-    sum
 }

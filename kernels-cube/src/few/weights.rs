@@ -171,8 +171,8 @@ fn pair_of(place: &Place, #[comptime] step: usize, #[comptime] work: Work) -> us
     }
 }
 
-/// The pair from which a step's loads count, and how many pairs they are ahead of it: where none is missing, all count from
-/// the first, so that one address serves them all.
+/// The pair from which a step's loads count ([`Work::ahead`] says how far they are from it): where none is missing, the first
+/// of all, so that one address serves them all.
 #[cube]
 fn base_of(place: &Place, #[comptime] step: usize, #[comptime] work: Work) -> usize {
     if comptime!(work.ragged) {
@@ -211,6 +211,7 @@ fn load_tile(
 
 /// A load that is not made twice, and together with [`stay`] stays before it: compilers put loads beside their uses to save
 /// registers, so that each would wait for the one before. What is constant of the index is a part of the instruction.
+/// Nothing that a launch writes is read so, but by the unit that writes it later.
 #[cube]
 fn load_vector(
     from: &[Vector<u32, N4>],
@@ -309,7 +310,7 @@ pub(super) fn row_of(
     }
 }
 
-/// The same for a factor.
+/// A load of one factor that is asked for here, though it is needed later: see [`stay`].
 #[cube]
 pub(super) fn load_now(from: &[f32], at: usize) -> f32 {
     let address = from[at..].as_ptr();
@@ -318,7 +319,7 @@ pub(super) fn load_now(from: &[f32], at: usize) -> f32 {
     value
 }
 
-/// What no load of the kinds above sinks below: a way out that is not taken, since no matrix has so many rows.
+/// What no load of tiles and factors sinks below: a way out that is not taken, since no matrix has so many rows.
 #[cube]
 pub(super) fn stay(rows: u32) {
     gpu_asm!("{{ .reg .pred p; setp.eq.u32 p, {r}, 4294967295; @p trap; }}", r = in(_) rows, options(nomem));

@@ -54,7 +54,7 @@ pub(crate) fn bench(args: BenchArgs, output: &Output) -> Result<(), Failure> {
 fn give_peak(give: impl Fn(Figure) -> Result<(), Failure>) -> Result<(), Failure> {
     output::peak_bytes().map_or(Ok(()), |bytes| {
         give(Figure {
-            what: "memory.host",
+            what: "memory.host".into(),
             value: bytes as f64,
             unit: "bytes",
             spread: [bytes as f64; 2],
@@ -196,7 +196,7 @@ mod tests {
     #[test]
     fn rows_stand_below_one_another() {
         let figure = |value, unit, fraction| Figure {
-            what: "thinker.decode",
+            what: "thinker.decode".into(),
             value,
             unit,
             spread: [value, value],

@@ -127,7 +127,7 @@ impl Captured {
         assert!(len < self.capacity, "the caches have room for the token");
         let Step { stack, chooser, .. } = &self.step;
         let control = &stack.control;
-        control.start(&self.client, token, count(len), position);
+        control.start(&self.client, token, rows_of(len), position);
         chooser.start(&self.client, &on_device(choosing));
         self.len = len;
         self.left = left.min(self.capacity - len);
@@ -172,7 +172,9 @@ impl Captured {
     pub(crate) fn times(&mut self, len: usize) -> Result<Vec<NodeTime>, DecodeError> {
         let step = &self.step;
         let client = &self.client;
-        step.stack.control.start(client, 0, count(len), len as f32);
+        step.stack
+            .control
+            .start(client, 0, rows_of(len), len as f32);
         let mut times = Vec::new();
         let mut time = |what, count, launch: &dyn Fn()| {
             if count == 0 {
@@ -245,11 +247,11 @@ pub(super) fn on_device(choosing: &Choosing) -> choose::Choosing {
 
 /// Where the launch before a capture writes, so that what the caches hold stays.
 pub(super) fn last_row(capacity: usize) -> u32 {
-    count(capacity - 1)
+    rows_of(capacity - 1)
 }
 
 /// Rows of a cache.
-pub(super) fn count(rows: usize) -> u32 {
+pub(super) fn rows_of(rows: usize) -> u32 {
     u32::try_from(rows).expect("caches have less than 2^32 rows")
 }
 
@@ -369,7 +371,7 @@ impl CapturedPass {
             ..
         } = &self.stack;
         let row = (row, self.stack.first_norm());
-        let place = (count(len), position);
+        let place = (rows_of(len), position);
         Entry::Row(&flat(values)).launch(&self.client, (control, attend), row, place);
         #[expect(unsafe_code, reason = "the graph works on the buffers of `stack`")]
         // SAFETY: `stack` holds them as long as the graph.

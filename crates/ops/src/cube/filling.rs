@@ -46,8 +46,17 @@ impl Room {
         }
     }
 
+    /// Whether every byte was filled.
+    pub(crate) fn is_full(&self) -> bool {
+        self.filled == self.bytes
+    }
+
     /// Has the next bytes made, and copied without waiting for it.
     pub(crate) fn next(&mut self, bytes: usize, make: impl FnOnce(&mut [u8])) {
+        assert!(
+            self.filled + bytes <= self.bytes,
+            "there is room for what is filled"
+        );
         let mut piece = staging(&self.client, bytes);
         make(&mut piece);
         // Memory may be longer than what is in it.
@@ -55,7 +64,6 @@ impl Room {
         let part = self.handle.clone().offset_start(self.filled as u64);
         self.client.write(&part.offset_end(behind), piece);
         self.filled += bytes;
-        debug_assert!(self.filled <= self.bytes, "more than there is room for");
     }
 
     /// Whether the memory is there and all that was to be written to it was queued.

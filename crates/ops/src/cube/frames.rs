@@ -14,7 +14,7 @@ use cubecl::client::Graph;
 use cubecl::prelude::*;
 
 use super::buffers::{flat, primitive};
-use super::decode::{Stacked, capture, count, failed, last_row, on_device, rows, scored};
+use super::decode::{Stacked, capture, failed, last_row, on_device, rows, rows_of, scored};
 use crate::decode::{Choosing, DecodeError, FrameParts};
 
 /// The passes of a frame.
@@ -116,7 +116,7 @@ impl Others {
     fn enter(&self, client: &Client, entry: Entry<'_>, place: usize) {
         let stack = &self.stack;
         let row = (&stack.row, stack.first_norm());
-        let place = (count(place), place as f32);
+        let place = (rows_of(place), place as f32);
         entry.launch(client, (&stack.control, &stack.attend), row, place);
     }
 }
@@ -194,7 +194,7 @@ impl CapturedFrames {
         assert!(len <= self.capacity, "the caches hold what passed");
         self.write(hidden, &self.shared.hidden);
         let control = &self.first.stack.control;
-        control.start(&self.client, first, count(len), position);
+        control.start(&self.client, first, rows_of(len), position);
         let choosers = [&self.first.chooser, &self.others.chooser];
         for (chooser, choosing) in choosers.into_iter().zip(choosing) {
             chooser.start(&self.client, &on_device(choosing));

@@ -133,8 +133,8 @@ impl Joined<'_> {
     }
 }
 
-/// Joins the rows of matrices, which are read where they are not used as they are stored: packed where all have one form, else as values in the dtype of the dense ones, or
-/// in f32 when all are packed. With `quantize`, dense ones are first brought into that form.
+/// Joins the rows of matrices, which are read where they are not used as they are stored: packed where all have one form,
+/// else as values in the dtype of the dense ones, or in f32 when all are packed. With `quantize`, dense ones are first brought into that form.
 pub(crate) fn join<'a>(
     parts: &'a [Stored<'_>],
     layout: Layout,

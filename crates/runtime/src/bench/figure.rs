@@ -1,5 +1,6 @@
 //! One measured number.
 
+use std::borrow::Cow;
 use std::time::{Duration, Instant};
 
 use burn::tensor::Device;
@@ -11,7 +12,7 @@ use crate::{Error, stages};
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Figure {
     /// The stage: `thinker.decode`, `talker.frame`, `copy_bandwidth` and so on.
-    pub what: &'static str,
+    pub what: Cow<'static, str>,
     /// The median.
     pub value: f64,
     /// Unit of all numbers but the fraction.
@@ -29,7 +30,7 @@ pub struct Figure {
 impl Figure {
     /// The middle of these values; there is at least one.
     pub(super) fn of(
-        what: &'static str,
+        what: impl Into<Cow<'static, str>>,
         unit: &'static str,
         values: impl IntoIterator<Item = f64>,
         detail: impl Into<String>,
@@ -38,7 +39,7 @@ impl Figure {
         values.sort_by(f64::total_cmp);
         let (first, last) = (values.first(), values.last());
         Self {
-            what,
+            what: what.into(),
             value: f64::midpoint(values[(values.len() - 1) / 2], values[values.len() / 2]),
             unit,
             spread: [first, last].map(|value| *value.expect("something was measured")),

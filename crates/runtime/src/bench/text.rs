@@ -72,19 +72,6 @@ pub(super) fn figures(bench: &Bench, sizes: &Sizes, bandwidth: f64) -> Result<Ve
     Ok(figures)
 }
 
-/// The names of the figures of kernels.
-const KERNELS: [(&str, &str); 9] = [
-    ("entry", "thinker.kernel.entry"),
-    ("qkv", "thinker.kernel.qkv"),
-    ("attention", "thinker.kernel.attention"),
-    ("o_proj", "thinker.kernel.o_proj"),
-    ("router", "thinker.kernel.router"),
-    ("gate_up", "thinker.kernel.gate_up"),
-    ("down", "thinker.kernel.down"),
-    ("head", "thinker.kernel.head"),
-    ("choice", "thinker.kernel.choice"),
-];
-
 /// What each kind of a captured step's kernels takes, behind the prompt.
 fn kernels(bench: &Bench, sizes: &Sizes) -> Result<Vec<Figure>, Error> {
     let Some(captured) = &bench.stages().captured else {
@@ -92,18 +79,21 @@ fn kernels(bench: &Bench, sizes: &Sizes) -> Result<Vec<Figure>, Error> {
     };
     let runs = (0..sizes.repeat).map(|_| captured.times(sizes.prompt_tokens));
     let runs = runs.collect::<Result<Vec<Vec<NodeTime>>, _>>()?;
-    let step: Duration = runs[0]
-        .iter()
-        .map(|node| node.each * node.count as u32)
-        .sum();
-    let figures = runs[0].iter().enumerate().filter_map(|(at, node)| {
-        let (_, what) = KERNELS.iter().find(|(name, _)| *name == node.what)?;
-        let each = runs.iter().map(|run| run[at].each.as_secs_f64() * 1e6);
-        let share = node.each.as_secs_f64() * node.count as f64 / step.as_secs_f64() * 100.0;
-        let detail = format!("{} a token, {share:.1} % of all", node.count);
-        Some(Figure::of(what, "us", each.collect::<Vec<_>>(), detail))
-    });
-    Ok(figures.collect())
+    let each = |at: usize| runs.iter().map(move |run: &Vec<NodeTime>| run[at].each);
+    let nodes = runs[0].iter().enumerate();
+    let all = nodes.map(|(at, node)| median(each(at).collect()) * node.count as u32);
+    let all: Vec<Duration> = all.collect();
+    let step: Duration = all.iter().sum();
+    let figure = |(at, node): (usize, &NodeTime)| {
+        let share = all[at].as_secs_f64() / step.as_secs_f64() * 100.0;
+        Figure::of(
+            format!("thinker.kernel.{}", node.what),
+            "us",
+            each(at).map(|time| time.as_secs_f64() * 1e6),
+            format!("{} a token, {share:.1} % of all", node.count),
+        )
+    };
+    Ok(runs[0].iter().enumerate().map(figure).collect())
 }
 
 struct Run {

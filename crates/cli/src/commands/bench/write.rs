@@ -50,7 +50,7 @@ pub(super) fn checkpoint(
     let seconds = started.elapsed().as_secs_f64();
     let rate = summary.bytes_out as f64 / seconds / 1e9;
     Ok(Figure {
-        what: "write",
+        what: "write".into(),
         value: seconds,
         unit: "s",
         spread: [seconds; 2],

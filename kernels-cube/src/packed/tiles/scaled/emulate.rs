@@ -3,7 +3,7 @@
 use cubecl::prelude::*;
 
 use super::order::scale_thread;
-use super::quantize::e4m3;
+use crate::e4m3::finite;
 use crate::packed::tiles::Scaled;
 
 type N4 = Const<4>;
@@ -83,6 +83,6 @@ fn scale(word: u32, block: u32, #[comptime] e8m0: bool) -> f32 {
     if comptime!(e8m0) {
         f32::from_bits(byte << 23u32)
     } else {
-        e4m3(byte)
+        finite(byte)
     }
 }

@@ -7,7 +7,7 @@ use super::order::{STEP, activation_word};
 use super::recode;
 use crate::Buffer;
 use crate::On;
-use crate::e4m3::magnitude_of;
+use crate::e4m3::{finite, magnitude_of};
 use crate::grid::{cubes, flat};
 use crate::packed::tiles::{Scaled, Tiling};
 use crate::units::Units;
@@ -175,7 +175,7 @@ fn divisor(byte: u32, factor: f32, #[comptime] e8m0: bool) -> f32 {
     if comptime!(e8m0) {
         f32::from_bits(select(byte == 0u32, 0x0040_0000u32, byte << 23u32))
     } else {
-        e4m3(byte) * factor
+        finite(byte) * factor
     }
 }
 
@@ -245,13 +245,6 @@ fn part_largest<X: Float>(
     largest
 }
 
-/// The value of an E4M3 byte that is not negative.
-#[cube]
-pub(super) fn e4m3(byte: u32) -> f32 {
-    let normal = f32::from_bits((byte << 20u32) + 0x3C00_0000u32);
-    select(byte < 8u32, f32::cast_from(byte) * 0.001_953_125f32, normal)
-}
-
 #[cube(launch_unchecked)]
 fn dequantize_kernel(
     codes: &[u32],
@@ -286,7 +279,7 @@ fn dequantize_kernel(
     let scale = if comptime!(scaled.e8m0) {
         f32::from_bits(byte << 23u32)
     } else {
-        e4m3(byte)
+        finite(byte)
     };
     let product = value * scale * factors[row];
     values[at] = select(code >= 8u32, -product, product);
