@@ -332,10 +332,10 @@ impl Frames {
         self.0.next(row)
     }
 
-    /// Chooses the other codes, and gives all of the frame.
+    /// Chooses the other codes, and gives all of the frame; `u32::MAX` for one whose scores were not finite.
     ///
     /// # Errors
-    /// When scores are not finite, or the device failed.
+    /// When the device failed.
     pub fn codes(&self) -> Result<Vec<u32>, DecodeError> {
         self.0.codes()
     }

@@ -153,11 +153,12 @@ pub(crate) fn side_by_side<const D: usize>(data: TensorData, place: (&Device, DT
     Tensor::<1>::from_data(data, place).reshape(shape)
 }
 
-/// A tensor on `device` in the dtype of `dense`, or in `fallback` where the device has no such dtype.
+/// A tensor on `device` in the dtype of `dense`, or in `fallback` where the device has no such dtype. `send` hears of so many
+/// bytes that are handed to the device at once.
 pub(crate) fn upload<const D: usize>(
     dense: Dense<'_>,
-    device: &Device,
-    fallback: DType,
+    (device, fallback): (&Device, DType),
+    send: impl FnOnce(usize),
 ) -> Tensor<D> {
     if let Dense::Stored(stack) = &dense
         && device.supports_dtype(stack.dtype)
@@ -166,6 +167,7 @@ pub(crate) fn upload<const D: usize>(
         return tensor;
     }
     let data = dense.read();
+    send(data.as_bytes().len());
     let dtype = if device.supports_dtype(data.dtype()) {
         data.dtype()
     } else {

@@ -262,10 +262,8 @@ impl<'a> Weights<'a> {
 
     /// Values on the device, in the dtype they have where it has that.
     pub(crate) fn upload<const D: usize>(&self, dense: Dense<'_>) -> Tensor<D> {
-        if let Dense::Read(data) = &dense {
-            self.context.send(data.as_bytes().len());
-        }
-        let tensor = upload::<D>(dense, self.device(), self.context.options.dtype);
+        let place = (self.device(), self.context.options.dtype);
+        let tensor = upload::<D>(dense, place, |bytes| self.context.send(bytes));
         let count = tensor.shape().num_elements();
         let checked = filling::check(&tensor.clone().reshape([count]));
         self.context.hear(checked);

@@ -3,6 +3,7 @@
 use burn::tensor::{Device, Tensor};
 
 use super::*;
+use crate::memory::Workspace;
 
 const ROW: RowBytes = RowBytes {
     thinker: 100,
@@ -115,6 +116,7 @@ fn there_is_room_for_what_the_plan_has_and_for_what_the_limit_leaves() {
         talker_kv_bytes: 700,
         workspace_bytes: 300,
         total_bytes: 11_000,
+        workspace: Workspace::default(),
     };
     let both = |captured| Captures {
         thinker: captured,

@@ -18,6 +18,8 @@ const PREDICTOR_SAMPLING: Sampling = Sampling {
     top_p: 0.8,
     repetition_penalty: 1.0,
 };
+/// What has scores of residual codes.
+const PREDICTOR: &str = "the code predictor";
 /// Numbers of the draws.
 const TALKER_DRAWS: u32 = 1;
 const PREDICTOR_DRAWS: u32 = 2;
@@ -128,7 +130,20 @@ impl<'a> Frames<'a> {
     fn made(&self) -> Result<Option<Vec<u32>>, Error> {
         let codes = self.state.frame_codes();
         let codes = codes.map_err(|error| failed(Stage::Talker, error))?;
-        Ok(Some(codes).filter(|codes| self.codes.end != Some(codes[0])))
+        // Behind the end mark the other codes mean nothing.
+        if self.codes.end == Some(codes[0]) {
+            return Ok(None);
+        }
+        match codes.iter().position(|code| *code == u32::MAX) {
+            None => Ok(Some(codes)),
+            Some(first) => Err(Error::NotFinite {
+                stage: if first == 0 {
+                    Stage::Talker.name()
+                } else {
+                    PREDICTOR
+                },
+            }),
+        }
     }
 
     /// The frame that the host chooses code by code.
@@ -137,7 +152,7 @@ impl<'a> Frames<'a> {
         let mut sound = Ok(());
         let mut sample = |_, logits: Vec<f32>| {
             if sound.is_ok() {
-                sound = finite("the code predictor", &logits);
+                sound = finite(PREDICTOR, &logits);
             }
             sampler.sample(logits, |_| true)
         };

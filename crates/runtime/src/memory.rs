@@ -67,6 +67,29 @@ pub struct MemoryPlan {
     pub workspace_bytes: u64,
     /// All of it, for one answer at a time.
     pub total_bytes: u64,
+    /// What [`MemoryPlan::workspace_bytes`] is made of.
+    #[serde(skip)]
+    pub(crate) workspace: Workspace,
+}
+
+/// What is in use for a while, by what it depends on.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Workspace {
+    /// A chunk of a prompt, without the keys and values that it sees.
+    pub(crate) prompt: u64,
+    /// Keys and values of a layer as a prompt's products read them, for one token, where they are stored in FP8.
+    pub(crate) decoded_per_token: u64,
+    /// A packet of speech, which is never computed together with a chunk of a prompt.
+    pub(crate) packet: u64,
+    /// What the driver keeps.
+    pub(crate) overhead: u64,
+}
+
+impl Workspace {
+    fn bytes(&self, context: usize) -> u64 {
+        let prompt = self.prompt + self.decoded_per_token * context as u64;
+        prompt.max(self.packet) + self.overhead
+    }
 }
 
 impl MemoryPlan {
@@ -122,26 +145,31 @@ impl MemoryPlan {
             talker_kv_bytes: talker.map_or(0, talker_row)
                 * CAPTURED_ROWS as u64
                 * KvDtype::Auto.bytes(room.captured),
-            workspace_bytes: prompt_bytes(config, room).max(packet_bytes(config, room.speech)),
+            workspace_bytes: 0,
             total_bytes: 0,
+            workspace: Workspace {
+                prompt: prompt_bytes(config, room),
+                decoded_per_token: decoded_per_token(config, room),
+                packet: packet_bytes(config, room.speech),
+                overhead: 0,
+            },
         };
-        let plan = Self {
-            workspace_bytes: plan.workspace_bytes + overhead(&plan, room),
-            ..plan
+        let workspace = Workspace {
+            overhead: overhead(&plan, room),
+            ..plan.workspace
         };
-        plan.holding(room.context)
+        Self { workspace, ..plan }.holding(room.context)
     }
 
     /// The same with caches for another context.
     fn holding(self, context: usize) -> Self {
         let kv_bytes = self.kv_bytes_per_token * context as u64;
+        let workspace_bytes = self.workspace.bytes(context);
         Self {
             context,
             kv_bytes,
-            total_bytes: self.weights_bytes
-                + kv_bytes
-                + self.talker_kv_bytes
-                + self.workspace_bytes,
+            workspace_bytes,
+            total_bytes: self.weights_bytes + kv_bytes + self.talker_kv_bytes + workspace_bytes,
             ..self
         }
     }
@@ -149,8 +177,17 @@ impl MemoryPlan {
     /// The longest context with which all of it takes no more than `limit` bytes.
     #[must_use]
     pub fn longest_within(&self, limit: u64) -> usize {
-        let rest = limit.saturating_sub(self.total_bytes - self.kv_bytes);
-        let tokens = rest / self.kv_bytes_per_token.max(1);
+        let Workspace {
+            prompt,
+            decoded_per_token,
+            packet,
+            overhead,
+        } = self.workspace;
+        let rest = limit.saturating_sub(self.weights_bytes + self.talker_kv_bytes + overhead);
+        // While a prompt is computed, and while a packet is.
+        let (token, kv) = (self.kv_bytes_per_token.max(1), decoded_per_token);
+        let prompts = rest.saturating_sub(prompt) / (token + kv);
+        let tokens = prompts.min(rest.saturating_sub(packet) / token);
         usize::try_from(tokens).unwrap_or(usize::MAX) / STEP * STEP
     }
 
@@ -212,14 +249,13 @@ fn prompt_bytes(config: &Config, room: Room) -> u64 {
         + 3 * heads
         + choices * (text.moe_intermediate_size + text.hidden_size / 2);
     (prefill_rows(room.captured).min(room.context) * numbers) as u64 * ELEMENT
-        + decoded_bytes(config, room)
 }
 
-/// Keys and values of a layer in the form that a prompt's products read, where they are stored in FP8.
-fn decoded_bytes(config: &Config, room: Room) -> u64 {
+/// Keys and values of a layer for one token in the form that a prompt's products read, where they are stored in FP8.
+fn decoded_per_token(config: &Config, room: Room) -> u64 {
     if room.kv == KvDtype::Fp8 {
         let layer = thinker_row(config) / config.thinker.text_config.num_hidden_layers as u64;
-        layer * room.context as u64 * KvDtype::Auto.bytes(room.captured)
+        layer * KvDtype::Auto.bytes(room.captured)
     } else {
         0
     }

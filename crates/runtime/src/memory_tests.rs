@@ -8,10 +8,39 @@ fn plan() -> MemoryPlan {
         kv_bytes_per_token: 100_000,
         kv_bytes: 0,
         talker_kv_bytes: 150_000_000,
-        workspace_bytes: 850_000_000,
+        workspace_bytes: 0,
         total_bytes: 0,
+        workspace: Workspace {
+            prompt: 600_000_000,
+            decoded_per_token: 0,
+            packet: 500_000_000,
+            overhead: 250_000_000,
+        },
     };
     plan.holding(32_768)
+}
+
+#[test]
+fn the_longest_context_counts_what_a_prompt_decodes_of_it() {
+    let plan = plan();
+    let workspace = Workspace {
+        decoded_per_token: 4000,
+        packet: 640_000_000,
+        ..plan.workspace
+    };
+    let plan = MemoryPlan {
+        kv_bytes_per_token: 50_000,
+        workspace,
+        ..plan
+    };
+    // With few tokens a packet takes more than a chunk of a prompt, with many less.
+    for limit in [21_200_000_000, 21_600_000_000, 23_000_000_000] {
+        let longest = plan.longest_within(limit);
+        assert!(plan.clone().holding(longest).total_bytes <= limit);
+        assert!(plan.clone().holding(longest + STEP).total_bytes > limit);
+        let same = plan.clone().holding(longest);
+        assert_eq!(same.longest_within(limit), longest);
+    }
 }
 
 #[test]

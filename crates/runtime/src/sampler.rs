@@ -196,8 +196,10 @@ fn largest(logits: &[f32]) -> usize {
 
 /// The tokens that stay after temperature, top-k and top-p with their probabilities, in the order of their ids.
 pub fn candidates(logits: &[f32], sampling: Sampling) -> Vec<(usize, f32)> {
-    let scale = |logit: f32| logit / sampling.temperature;
     let threshold = top_k_threshold(logits, sampling.top_k);
+    // Less the largest one first: a small temperature would make it infinite.
+    let largest = logits[largest(logits)];
+    let scale = |logit: f32| (logit - largest) / sampling.temperature;
     let mut kept: Vec<(usize, f32)> = logits
         .iter()
         .enumerate()
@@ -221,14 +223,9 @@ fn top_k_threshold(logits: &[f32], k: usize) -> f32 {
     *threshold
 }
 
+/// Probabilities of scores, of which the largest is 0.
 fn softmax(scores: &mut [(usize, f32)]) {
-    let largest = scores
-        .iter()
-        .map(|(_, x)| *x)
-        .fold(f32::NEG_INFINITY, f32::max);
-    scores
-        .iter_mut()
-        .for_each(|(_, x)| *x = (*x - largest).exp());
+    scores.iter_mut().for_each(|(_, x)| *x = x.exp());
     let sum: f32 = scores.iter().map(|(_, x)| x).sum();
     scores.iter_mut().for_each(|(_, x)| *x /= sum);
 }
@@ -295,6 +292,20 @@ mod tests {
             .map(|(id, _)| id)
             .collect();
         assert_eq!(ids, [0, 1, 2]);
+    }
+
+    #[test]
+    fn a_temperature_near_zero_takes_the_largest() {
+        let sampling = Sampling {
+            temperature: 1e-38,
+            ..Sampling::GREEDY
+        };
+        let logits = [4.0, 20.0, -3.0, 19.9];
+        let likely: Vec<_> = candidates(&logits, sampling)
+            .into_iter()
+            .filter(|(_, p)| *p > 0.0)
+            .collect();
+        assert_eq!(likely, [(1, 1.0)]);
     }
 
     #[test]

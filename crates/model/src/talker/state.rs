@@ -111,10 +111,10 @@ impl TalkerState {
         self.made().start((first, hidden), place, choosing);
     }
 
-    /// The codes of the frame, one a group.
+    /// The codes of the frame, one a group; `u32::MAX` for one whose scores were not finite.
     ///
     /// # Errors
-    /// When scores are not finite, or the device failed.
+    /// When the device failed.
     ///
     /// # Panics
     /// When frames were not started.

@@ -220,9 +220,6 @@ impl CapturedFrames {
         };
         let mut codes = vec![first];
         codes.extend(&others[..self.others.heads.len()]);
-        if codes.contains(&u32::MAX) {
-            return Err(DecodeError::NotFinite);
-        }
         Ok(codes)
     }
 
