@@ -181,8 +181,8 @@ pub(crate) fn copy_behind(
     }
 }
 
-/// The vector so many behind a spot. To the compiler it touches no memory, so that other values stay in registers; as all
-/// assembly here it keeps its place behind [`wait`] and barriers.
+/// The vector so many behind a spot. To the compiler it touches no memory, so that other values stay in registers; being no
+/// pure function of its operands either, it keeps its place behind [`wait`] and barriers.
 #[cube]
 pub(crate) fn read_behind(
     stage: &Shared<[Vector<u32, N4>]>,
@@ -250,36 +250,22 @@ pub(crate) fn high(word: u32) -> f32 {
     f32::from_bits(word & 0xFFFF_0000u32)
 }
 
-/// Where the matrices that [`transposed`] loads lie.
-#[derive(CubeType)]
-pub(crate) struct Matrices {
-    /// Natively the address of this unit's row, else the number of the first vector; in an array, since what an
-    /// instruction gives would be passed to another as its address.
-    place: Array<u32>,
-}
-
-/// 16 rows of two vectors of bf16 from vector `first` on, `stride` vectors apart, and others at constant distances.
+/// Where 16 rows of two vectors of bf16 lie that [`transposed`] loads, from vector `first` on, `stride` vectors apart, and
+/// others at constant distances: natively this unit's row, else the first one.
 #[cube]
 pub(crate) fn matrices(
     stage: &Shared<[Vector<u32, N4>]>,
     first: usize,
     #[comptime] stride: usize,
     #[comptime] instructions: Instructions,
-) -> Matrices {
-    let mut place = Array::<u32>::new(1usize);
+) -> Spot {
     if comptime!(instructions.are_plain()) {
-        place[0] = first as u32;
+        spot(stage, first, instructions)
     } else {
         let lane = UNIT_POS_X as usize;
-        let generic = stage[first + lane % 16usize * stride + lane / 16usize..].as_ptr();
-        let address: u32;
-        gpu_asm!(
-            "{{ .reg .u64 shared; cvta.to.shared.u64 shared, {a}; cvt.u32.u64 {d}, shared; }}",
-            d = out(_) address, a = in(_) generic, options(pure, nomem),
-        );
-        place[0] = address;
+        let row = first + lane % 16usize * stride + lane / 16usize;
+        spot(stage, row, instructions)
     }
-    Matrices { place }
 }
 
 /// Those `from` vectors behind the first, turned around: pairs of rows from `lane % 4 * 2` on, and of those 8 below, of
@@ -287,13 +273,13 @@ pub(crate) fn matrices(
 #[cube]
 pub(crate) fn transposed(
     stage: &Shared<[Vector<u32, N4>]>,
-    matrices: &Matrices,
+    matrices: &Spot,
     from: usize,
     #[comptime] stride: usize,
     #[comptime] instructions: Instructions,
 ) -> Vector<u32, N4> {
     if comptime!(instructions.are_plain()) {
-        let first = matrices.place[0] as usize + from;
+        let first = matrices.at[0] as usize + from;
         let (g, t) = (UNIT_POS_X as usize / 4usize, UNIT_POS_X as usize % 4usize);
         let mut words = Vector::<u32, N4>::new(0u32);
         #[unroll]
@@ -304,7 +290,7 @@ pub(crate) fn transposed(
         }
         words
     } else {
-        let address = matrices.place[0] + from as u32 * 16u32;
+        let address = matrices.at[0] + from as u32 * 16u32;
         let words: Vector<u32, N4>;
         gpu_asm!(
             "ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {d}, [{a}];",

@@ -220,16 +220,8 @@ fn few_kernel<Y: Float>(
     }
     let mut factor = 1.0f32;
     if comptime!(work.is_normed()) && plane == 0 {
-        let mut sum = 0.0f32;
-        #[unroll]
-        for i in 0..comptime!(work.squares()) {
-            let at = comptime!(i * 32) + UNIT_POS_X as usize;
-            let last = parts_of_norm as usize - 1usize;
-            let square = squares[select(at < last, at, last)];
-            sum += select(at <= last, square, 0.0f32);
-        }
-        let mean = plane_total(sum, 32usize) * inverse_width;
-        factor = (mean + eps).inverse_sqrt();
+        let square = square_of(&squares[0..], parts_of_norm as usize, work);
+        factor = (square * inverse_width + eps).inverse_sqrt();
     }
     let mut sums = Array::<Vector<f32, N4>>::new(comptime!(work.tiles * work.groups));
     #[unroll]
@@ -245,14 +237,7 @@ fn few_kernel<Y: Float>(
     let mut parts = Shared::<[f32]>::new_slice(comptime!(work.all_parts()));
     if comptime!(work.single) {
         if comptime!(work.mode == Mode::Down) {
-            #[unroll]
-            for i in 0..comptime!(2 * work.tiles) {
-                gain[i] = if comptime!(work.form.is_tiles()) {
-                    gain[i] * weight
-                } else {
-                    weight
-                };
-            }
+            weigh(&mut gain, weight, work);
         }
         single::share(&mut parts, &sums, &gain, work);
         sync_cube();
@@ -277,6 +262,33 @@ fn few_kernel<Y: Float>(
         }
         sync_cube();
         write::write::<Y>(&parts, &shared, y, &place, work);
+    }
+}
+
+/// The sum of the squares of the row, by the whole plane.
+#[cube]
+fn square_of(squares: &[f32], count: usize, #[comptime] work: Work) -> f32 {
+    let mut sum = 0.0f32;
+    #[unroll]
+    for i in 0..comptime!(work.squares()) {
+        let at = comptime!(i * 32) + UNIT_POS_X as usize;
+        let last = count - 1usize;
+        let square = squares[select(at < last, at, last)];
+        sum += select(at <= last, square, 0.0f32);
+    }
+    plane_total(sum, 32usize)
+}
+
+/// Takes the weight of the plane's expert into its gains.
+#[cube]
+fn weigh(gain: &mut Array<f32>, weight: f32, #[comptime] work: Work) {
+    #[unroll]
+    for i in 0..comptime!(2 * work.tiles) {
+        gain[i] = if comptime!(work.form.is_tiles()) {
+            gain[i] * weight
+        } else {
+            weight
+        };
     }
 }
 

@@ -5,7 +5,7 @@ use cubecl::prelude::*;
 use super::rows::Visible;
 use super::{GROUP, LOWEST, N4, Room, STEP, Shape, Sums, TILE, UNSEEN, VECTOR};
 use crate::matrix_units::{
-    Exchange, Matrices, exp2, matrices, mma, pack_bf16, quad_largest, transposed, unit,
+    Exchange, Spot, exp2, matrices, mma, pack_bf16, quad_largest, transposed, unit,
 };
 
 /// Sums of nothing.
@@ -296,7 +296,7 @@ pub(super) fn add(
 fn load_values(
     next: &mut Array<Vector<u32, N4>>,
     room: &mut Room,
-    values: &Matrices,
+    values: &Spot,
     some: usize,
     #[comptime] shape: Shape,
 ) {
