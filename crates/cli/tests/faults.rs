@@ -107,7 +107,7 @@ fn memory_that_others_have_is_told_from_a_card_that_is_too_small() {
 }
 
 #[test]
-fn memory_that_ends_in_the_middle_of_a_load_ends_the_load() {
+fn memory_that_ends_in_the_middle_of_a_load_is_said() {
     for room in ["100000", "3000000", "20000000"] {
         ask(&[("FAKE_ROOM", room)])
             .fails(1, &["loading the", "the device has no memory for", "more"])

@@ -51,8 +51,10 @@ pub const CHECKS: &[Check] = &[
     check("packed_experts", packed_experts),
     check("drawn weights", drawn),
     check("copy", copy),
-    check("filling", filling),
 ];
+
+/// Memory that is filled piece by piece, on the devices that have such: see [`crate::filling::runs_on`].
+pub const FILLING: Check = check("filling", filling);
 
 /// A step through layers as one captured graph, on the devices that can: see [`crate::decode::Decoder::runs_on`].
 pub const STEP: Check = check("captured step", decoder::decoder);
@@ -553,11 +555,12 @@ fn unpack(bench: &mut Bench<'_>) {
     }
 }
 
-/// Pieces of odd sizes, on the devices that are filled piece by piece.
+/// Pieces of odd sizes.
 fn filling(bench: &mut Bench<'_>) {
     for (count, piece) in [(1, 4), (1000, 36), (70_001, 65_536)] {
         let expected = bench.random.tensor::<1>([count], bench.oracle);
         let Some(mut filling) = Filling::new(count, (bench.device, DType::F32)) else {
+            bench.largest = f32::INFINITY;
             return;
         };
         let bytes: Vec<u8> = numbers(expected.clone())
@@ -574,6 +577,7 @@ fn filling(bench: &mut Bench<'_>) {
         let bytes = bench.random.packed(spec);
         let values = TensorData::new(bytes.values(), [rows, width]);
         let Some(mut filling) = PackedFilling::new(spec, bench.device) else {
+            bench.largest = f32::INFINITY;
             return;
         };
         let codes = bytes.codes.chunks(piece * spec.row_bytes());

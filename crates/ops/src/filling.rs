@@ -11,6 +11,12 @@ use no_room::Room;
 /// Bytes of a piece: long enough for a bus, and few enough that two or three of them are little memory of the host.
 pub const PIECE: usize = 32 << 20;
 
+/// Whether there is such memory on a device: on GPUs.
+#[must_use]
+pub fn runs_on(device: &Device) -> bool {
+    Room::is_on(device)
+}
+
 /// Numbers of a GPU that are filled from the first to the last.
 pub struct Filling {
     numbers: Tensor<1>,

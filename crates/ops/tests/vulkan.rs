@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use burn::tensor::{Device, Tensor};
 use burn_omni_ops::adapter::software_vulkan_for_test;
-use burn_omni_ops::check::{CHECKS, CPU_TOLERANCE, GPU_TOLERANCE, Random, error};
+use burn_omni_ops::check::{CHECKS, CPU_TOLERANCE, FILLING, GPU_TOLERANCE, Random, error};
 use burn_omni_ops::{self as ops, AttentionSpec};
 
 #[test]
@@ -13,7 +13,7 @@ fn every_operation_matches_its_reference() {
         return;
     };
     let mut wrong = Vec::new();
-    for check in CHECKS {
+    for check in CHECKS.iter().chain([&FILLING]) {
         let started = Instant::now();
         let error = check.run(&device, &Device::flex());
         let seconds = started.elapsed().as_secs_f64();

@@ -3,9 +3,11 @@
 use std::fmt::Write;
 use std::path::PathBuf;
 
-use burn_omni_ops::check::{CHECKS, CHOICE, CPU_TOLERANCE, Check, GPU_TOLERANCE, STEP, W4A4};
+use burn_omni_ops::check::{
+    CHECKS, CHOICE, CPU_TOLERANCE, Check, FILLING, GPU_TOLERANCE, STEP, W4A4,
+};
 use burn_omni_ops::decode::Decoder;
-use burn_omni_ops::has_w4a4;
+use burn_omni_ops::{filling, has_w4a4};
 use serde::Serialize;
 
 use crate::args::DoctorArgs;
@@ -88,10 +90,12 @@ pub(crate) fn doctor(args: &DoctorArgs, output: &Output) -> Result<(), Failure> 
             ));
         }
         if args.kernels {
+            let filling = filling::runs_on(&found.device).then_some(&FILLING);
             let w4a4 = has_w4a4(&found.device).then_some(&W4A4);
             let step = Decoder::runs_on(&found.device).then_some([&STEP, &CHOICE]);
             report.kernels = CHECKS
                 .iter()
+                .chain(filling)
                 .chain(w4a4)
                 .chain(step.into_iter().flatten())
                 .map(|check| Kernel::check(check, &found))
