@@ -2,7 +2,7 @@
 
 use burn_omni_kernels::few::{Rows, SEVERAL, Weights, few};
 use burn_omni_kernels::many::{self, Plan, Product};
-use burn_omni_kernels::packed::tiles::Activations;
+use burn_omni_kernels::packed::tiles::{Activations, ColumnOrder};
 use burn_omni_kernels::{Buffer, Taps};
 use cubecl_core::frontend::Scalar;
 use cubecl_core::prelude::*;
@@ -64,7 +64,12 @@ impl Made<'_> {
         let x = self.activations(rows * hidden, true);
         let h = self.activations(choices * inner, true);
         let (ids, shares) = (self.buffer::<u32>(choices), self.buffer::<f32>(choices));
-        let plan = Plan::new(self.client, (&ids, slots), count, true);
+        let plan = Plan::new(
+            self.client,
+            (&ids, slots),
+            count,
+            (true, ColumnOrder::Natural),
+        );
         many::gate_up(self.client, &gate_up, &x, &plan, (&h.buffer, inner));
         let parts = self.buffer::<f32>(choices * hidden);
         many::down(self.client, &down, &h, (&plan, &shares), &parts);
@@ -80,10 +85,7 @@ impl Made<'_> {
 
     fn activations(&self, numbers: usize, split: bool) -> Activations {
         let halves = if split { 2 } else { 1 };
-        Activations {
-            buffer: self.buffer::<half::bf16>(numbers * halves),
-            split,
-        }
+        Activations::new(self.buffer::<half::bf16>(numbers * halves), split)
     }
 
     fn buffer<E: CubeElement + Scalar>(&self, len: usize) -> Buffer {

@@ -3,7 +3,9 @@
 use burn_omni_kernels::Buffer;
 use burn_omni_kernels::few::{self, FEW, SEVERAL, Weights, few};
 use burn_omni_kernels::many::{self, Plan, sum_slots};
-use burn_omni_kernels::packed::tiles::{Activations, Matrix, Tiling, activations, pack, unpack};
+use burn_omni_kernels::packed::tiles::{
+    Activations, ColumnOrder, Matrix, Tiling, activations, pack, unpack,
+};
 use burn_omni_kernels::packed::{COLUMNS, Coding, Scaling, Shape};
 use burn_omni_kernels::{COPY_WORDS, Drawn, copy, draw_floats, draw_words};
 use cubecl_core::frontend::Scalar;
@@ -113,9 +115,15 @@ impl<'a> Launches<'a> {
         let matrix = self.matrix(coding, shape);
         let weights = Weights::Tiles(matrix.clone());
         for rows in [1, 8, FEW].into_iter().chain(MANY) {
-            let x = self.activations::<Y>(rows, shape.width, &matrix, split);
+            let few_columns = rows * if split { 2 } else { 1 } <= SEVERAL;
+            let order = if few_columns {
+                ColumnOrder::Natural
+            } else {
+                many::order(self.client, &[&weights])
+            };
+            let x = self.activations::<Y>(rows, shape.width, &matrix, (split, order));
             let y = self.buffer::<Y>(rows * shape.rows);
-            if rows * x.halves() <= SEVERAL {
+            if few_columns {
                 few(self.client, &weights, (&x, rows), &y);
             } else {
                 many::many(self.client, many::Product::new(&weights, &x, rows), &y);
@@ -128,32 +136,33 @@ impl<'a> Launches<'a> {
         let [gate_up, down] = shapes(experts).map(|shape| self.matrix(coding, shape));
         let Experts { slots, hidden, .. } = experts;
         for rows in [1].into_iter().chain(MANY) {
-            let x = self.activations::<Y>(rows, hidden, &gate_up, split);
+            let both = [&gate_up, &down].map(|matrix| Weights::Tiles(matrix.clone()));
+            let order = if rows == 1 {
+                ColumnOrder::Natural
+            } else {
+                many::order(self.client, &[&both[0], &both[1]])
+            };
+            let x = self.activations::<Y>(rows, hidden, &gate_up, (split, order));
             let ids = self.buffer::<u32>(rows * slots);
             let weights = self.buffer::<f32>(rows * slots);
             let halves = if split { 2 } else { 1 };
             let stride = down.tiling.columns();
             let h = Activations {
                 buffer: self.buffer::<half::bf16>(rows * slots * halves * stride),
+                order,
                 split,
             };
             let y = self.buffer::<Y>(rows * hidden);
             if rows == 1 {
-                few::gate_up(
-                    self.client,
-                    &Weights::Tiles(gate_up.clone()),
-                    &x,
-                    (&ids, slots),
-                    (&h.buffer, stride),
-                );
-                let down = Weights::Tiles(down.clone());
-                few::down(self.client, &down, &h, ([&ids, &weights], slots), &y);
+                let [gate_up, down] = &both;
+                few::gate_up(self.client, gate_up, &x, (&ids, slots), (&h.buffer, stride));
+                few::down(self.client, down, &h, ([&ids, &weights], slots), &y);
             } else {
-                let plan = Plan::new(self.client, (&ids, slots), experts.count, split);
-                let [gate_up, down] = [&gate_up, &down].map(|x| Weights::Tiles(x.clone()));
-                many::gate_up(self.client, &gate_up, &x, &plan, (&h.buffer, stride));
+                let plan = Plan::new(self.client, (&ids, slots), experts.count, (split, order));
+                let [gate_up, down] = &both;
+                many::gate_up(self.client, gate_up, &x, &plan, (&h.buffer, stride));
                 let parts = self.buffer::<Y>(rows * slots * hidden);
-                many::down(self.client, &down, &h, (&plan, &weights), &parts);
+                many::down(self.client, down, &h, (&plan, &weights), &parts);
                 sum_slots(self.client, (&parts, slots), (&y, hidden));
             }
         }
@@ -165,7 +174,7 @@ impl<'a> Launches<'a> {
         rows: usize,
         width: usize,
         matrix: &Matrix,
-        split: bool,
+        (split, order): (bool, ColumnOrder),
     ) -> Activations {
         let x = burn_omni_kernels::Matrix {
             buffer: self.buffer::<Y>(rows * width),
@@ -173,7 +182,7 @@ impl<'a> Launches<'a> {
             width,
             stride: width,
         };
-        activations::round(self.client, &x, matrix.tiling.columns(), split)
+        activations::round(self.client, &x, (matrix.tiling.columns(), order), split)
     }
 
     fn matrix(&self, coding: Coding, shape: Shape) -> Matrix {

@@ -3,7 +3,7 @@
 use burn_omni_kernels::Buffer;
 use burn_omni_kernels::many::{Blocking, Plan, sum_slots};
 use burn_omni_kernels::packed::tiles::scaled::{self, quantize};
-use burn_omni_kernels::packed::tiles::{Matrix, Tiling};
+use burn_omni_kernels::packed::tiles::{ColumnOrder, Matrix, Tiling};
 use burn_omni_kernels::packed::{Coding, Shape};
 use cubecl_core::frontend::Scalar;
 use cubecl_core::prelude::*;
@@ -80,7 +80,12 @@ impl Launches<'_> {
             let ids = self.buffer::<u32>(rows * slots);
             let weights = self.buffer::<f32>(rows * slots);
             let h = self.buffer::<Y>(rows * slots * intermediate);
-            let plan = Plan::new(self.client, (&ids, slots), count, false);
+            let plan = Plan::new(
+                self.client,
+                (&ids, slots),
+                count,
+                (false, ColumnOrder::Natural),
+            );
             scaled::gate_up(self.client, &gate_up, &x, &plan, &h);
             let h = quantize(self.client, (&h, intermediate), down.tiling);
             let parts = self.buffer::<Y>(rows * slots * hidden);

@@ -761,9 +761,8 @@ impl Thinker {
         let f32 = f32::elem_type_native();
         let qkv = Buffer::of(client, &vec![0.5_f32; 5120]);
         let choice = Choice::new(client, EXPERTS, 8);
-        let wide = |columns: usize| Activations {
-            buffer: Buffer::of(client, &vec![bf16::ONE; 2 * columns]),
-            split: true,
+        let wide = |columns: usize| {
+            Activations::new(Buffer::of(client, &vec![bf16::ONE; 2 * columns]), true)
         };
         let norm = Buffer::of(client, &vec![1.0_f32; WIDTH]);
         let (a, h) = (wide(4096), wide(8 * 768));

@@ -20,7 +20,9 @@ use std::time::Instant;
 use burn_omni_kernels::Buffer;
 use burn_omni_kernels::few::{self, Weights};
 use burn_omni_kernels::many::{self, Blocking, Plan};
-use burn_omni_kernels::packed::tiles::{self, Activations, Matrix, Tiling, activations};
+use burn_omni_kernels::packed::tiles::{
+    self, Activations, ColumnOrder, Matrix, Tiling, activations,
+};
 use burn_omni_kernels::packed::{Coding, Scaling, Shape};
 use cubecl::prelude::*;
 use half::bf16;
@@ -211,7 +213,13 @@ impl Bench {
             rows: source.shape.rows,
         }
     }
-    fn activations(&self, x: &[f32], rows: usize, columns: usize, split: bool) -> Activations {
+    fn activations(
+        &self,
+        x: &[f32],
+        rows: usize,
+        (columns, order): (usize, ColumnOrder),
+        split: bool,
+    ) -> Activations {
         activations::round(
             &self.client,
             &burn_omni_kernels::Matrix {
@@ -220,7 +228,7 @@ impl Bench {
                 width: x.len() / rows,
                 stride: x.len() / rows,
             },
-            columns,
+            (columns, order),
             split,
         )
     }
@@ -321,7 +329,9 @@ impl Bench {
         if wrong > 0 {
             println!("WRONG unpack {name} {out}x{width}: {wrong} values");
         }
-        let a = self.activations(&x, rows, matrix.tiling.columns(), split);
+        let columns = matrix.tiling.columns();
+        let a = self.activations(&x, rows, (columns, ColumnOrder::Natural), split);
+        let x_rows = x.clone();
         let x: Vec<f64> = x.into_iter().map(f64::from).collect();
         let mut want = Vec::new();
         for row in 0..rows {
@@ -353,6 +363,24 @@ impl Bench {
         let weights = in_tiles(&matrix);
         many::many(&self.client, many::Product::new(&weights, &a, rows), &y);
         report("many", &y);
+        if let order @ ColumnOrder::Products(_) = many::order(&self.client, &[&weights]) {
+            let a = self.activations(&x_rows, rows, (columns, order), split);
+            for (down, tiles, groups) in [(8, 2, 16), (8, 1, 16), (8, 1, 32), (4, 1, 2)] {
+                let y = self.poisoned(rows * out);
+                let blocking = Blocking {
+                    down,
+                    across: 1,
+                    tiles,
+                    groups,
+                };
+                let product = many::Product {
+                    blocking,
+                    ..many::Product::new(&weights, &a, rows)
+                };
+                many::many(&self.client, product, &y);
+                report("group", &y);
+            }
+        }
     }
 
     fn check_experts(
@@ -395,7 +423,9 @@ impl Bench {
             .map(|_| random.unit() * 0.5 + 0.6)
             .collect();
         let (up_matrix, down_matrix) = (self.matrix(&up), self.matrix(&down));
-        let a = self.activations(&x, rows, up_matrix.tiling.columns(), split);
+        let columns = up_matrix.tiling.columns();
+        let a = self.activations(&x, rows, (columns, ColumnOrder::Natural), split);
+        let x_rows = x.clone();
         let (ids_buffer, weights_buffer) = (self.upload(&ids), self.upload(&weights));
         let stride = down_matrix.tiling.columns();
         let h_count = rows * top_k * stride * if split { 2 } else { 1 };
@@ -440,10 +470,7 @@ impl Bench {
                 "{verdict} {what:8} {name} split {split} rows {rows} {experts}/{top_k} {hidden}x{width}: {worst:.3} of the bound"
             );
         };
-        let h = Activations {
-            buffer: self.upload(&vec![bf16::ZERO; h_count]),
-            split,
-        };
+        let h = Activations::new(self.upload(&vec![bf16::ZERO; h_count]), split);
         few::gate_up(
             &self.client,
             &in_tiles(&up_matrix),
@@ -460,24 +487,38 @@ impl Bench {
             &y,
         );
         report("listed", &y);
-        let plan = Plan::new(&self.client, (&ids_buffer, top_k), experts, split);
-        let h = Activations {
-            buffer: self.upload(&vec![bf16::ZERO; h_count]),
-            split,
-        };
         let [up_matrix, down_matrix] = [&up_matrix, &down_matrix].map(in_tiles);
-        many::gate_up(&self.client, &up_matrix, &a, &plan, (&h.buffer, stride));
-        let parts = self.poisoned(rows * top_k * hidden);
-        many::down(
-            &self.client,
-            &down_matrix,
-            &h,
-            (&plan, &weights_buffer),
-            &parts,
-        );
-        let y = self.poisoned(rows * hidden);
-        many::sum_slots(&self.client, (&parts, top_k), (&y, hidden));
-        report("grouped", &y);
+        let both = [&up_matrix, &down_matrix];
+        let native = many::order(&self.client, &both);
+        let orders = [ColumnOrder::Natural, native];
+        for order in &orders[..if native == ColumnOrder::Natural { 1 } else { 2 }] {
+            let order = *order;
+            let a = self.activations(&x_rows, rows, (columns, order), split);
+            let plan = Plan::new(&self.client, (&ids_buffer, top_k), experts, (split, order));
+            let h = Activations {
+                order,
+                ..Activations::new(self.upload(&vec![bf16::ZERO; h_count]), split)
+            };
+            many::gate_up(&self.client, &up_matrix, &a, &plan, (&h.buffer, stride));
+            let parts = self.poisoned(rows * top_k * hidden);
+            many::down(
+                &self.client,
+                &down_matrix,
+                &h,
+                (&plan, &weights_buffer),
+                &parts,
+            );
+            let y = self.poisoned(rows * hidden);
+            many::sum_slots(&self.client, (&parts, top_k), (&y, hidden));
+            report(
+                if order == ColumnOrder::Natural {
+                    "grouped"
+                } else {
+                    "group"
+                },
+                &y,
+            );
+        }
     }
 
     /// Microseconds of a launch in a captured graph of `count` launches; the median of five.
@@ -645,10 +686,7 @@ impl<'a> Pool<'a> {
         ] {
             let bytes = rows * width / 16 * 9;
             let count = (CODE_WORDS * 8 / (rows * width)).clamp(6, 200);
-            let a = Activations {
-                buffer: self.x.clone(),
-                split: false,
-            };
+            let a = Activations::new(self.x.clone(), false);
             for tokens in [1, 2, 4, 8, 16] {
                 let us = self.bench.graph(count, |i| {
                     few::few(
@@ -664,10 +702,7 @@ impl<'a> Pool<'a> {
     }
 
     fn experts(&self) {
-        let a = Activations {
-            buffer: self.x.clone(),
-            split: false,
-        };
+        let a = Activations::new(self.x.clone(), false);
         for tokens in [1, 2, 4, 8] {
             let ids: Vec<Buffer> = (0..16)
                 .map(|set| {
@@ -709,10 +744,7 @@ impl<'a> Pool<'a> {
     /// A launch of each kernel, for a profiler.
     fn profile(&self) {
         let client = &self.bench.client;
-        let a = Activations {
-            buffer: self.x.clone(),
-            split: false,
-        };
+        let a = Activations::new(self.x.clone(), false);
         let ids: Vec<u32> = (0..TOP_K as u32).map(|i| i * 11 + 3).collect();
         let ids = self.bench.upload(&ids);
         let weights = self.bench.upload(&[0.125_f32; TOP_K]);
@@ -739,24 +771,29 @@ impl<'a> Pool<'a> {
 
     fn gemm(&self) {
         let client = &self.bench.client;
-        let a = Activations {
-            buffer: self.x.clone(),
-            split: false,
+        let a = Activations::new(self.x.clone(), false);
+        let grouped = {
+            let weights = in_tiles(&self.matrix(0, 1, 5120, 2048, false));
+            many::order(client, &[&weights])
         };
         for tokens in [128, 512, 4096] {
             for (name, rows, width) in [
                 ("qkv 5120x2048", 5120, 2048),
                 ("o_proj 2048x4096", 2048, 4096),
             ] {
-                for (down, across, tiles, groups) in
-                    [(4, 1, 2, 16), (4, 1, 2, 14), (4, 1, 2, 12), (4, 1, 1, 8)]
-                {
+                for (order, down, tiles, groups) in [
+                    (ColumnOrder::Natural, 4, 2, 16),
+                    (ColumnOrder::Natural, 4, 1, 8),
+                    (grouped, 8, 1, 16),
+                    (grouped, 4, 1, 16),
+                ] {
                     let blocking = Blocking {
                         down,
-                        across,
+                        across: 1,
                         tiles,
                         groups,
                     };
+                    let a = Activations { order, ..a.clone() };
                     let us = self.bench.graph(8, |i| {
                         let weights = in_tiles(&self.matrix(i, 1, rows, width, false));
                         let product = many::Product {
@@ -766,7 +803,7 @@ impl<'a> Pool<'a> {
                         many::many(client, product, &self.y);
                     });
                     println!(
-                        "{name} rows {tokens} {blocking:?}: {us:9.1} us {:6.1} TFLOP/s",
+                        "{name} rows {tokens} {order:?} {down} {tiles} {groups}: {us:9.1} us {:6.1} TFLOP/s",
                         2.0 * (tokens * rows * width) as f64 / us / 1e6
                     );
                 }
@@ -777,42 +814,50 @@ impl<'a> Pool<'a> {
             let ids = self.bench.upload(&ids);
             let weights = self.bench.upload(&vec![0.125_f32; tokens * TOP_K]);
             let us = self.bench.graph(8, |_| {
-                drop(Plan::new(client, (&ids, TOP_K), EXPERTS, false))
+                drop(Plan::new(
+                    client,
+                    (&ids, TOP_K),
+                    EXPERTS,
+                    (false, ColumnOrder::Natural),
+                ))
             });
             println!("plan rows {tokens}: {us:9.1} us");
-            let plan = Plan::new(client, (&ids, TOP_K), EXPERTS, false);
-            let h = self.bench.room::<bf16>(tokens * TOP_K * 768);
-            let us = self.bench.graph(8, |i| {
-                many::gate_up(
-                    client,
-                    &in_tiles(&self.matrix(i, EXPERTS, 1536, 2048, true)),
-                    &a,
-                    &plan,
-                    (&h, 768),
-                )
-            });
-            println!(
-                "grouped gate_up rows {tokens}: {us:9.1} us {:6.1} TFLOP/s",
-                2.0 * (tokens * TOP_K * 1536 * 2048) as f64 / us / 1e6
-            );
             let parts = self.bench.room::<bf16>(tokens * TOP_K * 2048);
-            let h = Activations {
-                buffer: h,
-                split: false,
-            };
-            let us = self.bench.graph(8, |i| {
-                many::down(
-                    client,
-                    &in_tiles(&self.matrix(i, EXPERTS, 2048, 768, false)),
-                    &h,
-                    (&plan, &weights),
-                    &parts,
-                )
-            });
-            println!(
-                "grouped down rows {tokens}: {us:9.1} us {:6.1} TFLOP/s",
-                2.0 * (tokens * TOP_K * 768 * 2048) as f64 / us / 1e6
-            );
+            for order in [ColumnOrder::Natural, grouped] {
+                let a = Activations { order, ..a.clone() };
+                let plan = Plan::new(client, (&ids, TOP_K), EXPERTS, (false, order));
+                let h = self.bench.room::<bf16>(tokens * TOP_K * 768);
+                let us = self.bench.graph(8, |i| {
+                    many::gate_up(
+                        client,
+                        &in_tiles(&self.matrix(i, EXPERTS, 1536, 2048, true)),
+                        &a,
+                        &plan,
+                        (&h, 768),
+                    )
+                });
+                println!(
+                    "grouped gate_up {order:?} rows {tokens}: {us:9.1} us {:6.1} TFLOP/s",
+                    2.0 * (tokens * TOP_K * 1536 * 2048) as f64 / us / 1e6
+                );
+                let h = Activations {
+                    order,
+                    ..Activations::new(h, false)
+                };
+                let us = self.bench.graph(8, |i| {
+                    many::down(
+                        client,
+                        &in_tiles(&self.matrix(i, EXPERTS, 2048, 768, false)),
+                        &h,
+                        (&plan, &weights),
+                        &parts,
+                    )
+                });
+                println!(
+                    "grouped down {order:?} rows {tokens}: {us:9.1} us {:6.1} TFLOP/s",
+                    2.0 * (tokens * TOP_K * 768 * 2048) as f64 / us / 1e6
+                );
+            }
             let us = self.bench.graph(8, |_| {
                 many::sum_slots(
                     client,

@@ -46,6 +46,7 @@ mod rope;
 mod route;
 mod store;
 mod units;
+mod warpgroup;
 
 pub use activation::{Function, add_scaled, depthwise_conv1d, map, snake, swiglu};
 pub use attention::{Attention, Seen, attention};

@@ -17,6 +17,8 @@ const SHOWN: usize = 6;
 pub enum Instructions {
     /// Those of the device.
     Native,
+    /// Those of four planes together, of the one architecture that has them; see [`warpgroup`](crate::warpgroup).
+    Warpgroup,
     /// Plain code, for tests: slow, and in need of shared memory.
     Plain,
 }
@@ -24,6 +26,10 @@ pub enum Instructions {
 impl Instructions {
     const fn are_plain(self) -> bool {
         matches!(self, Self::Plain)
+    }
+
+    pub(crate) const fn are_of_warpgroups(self) -> bool {
+        matches!(self, Self::Warpgroup)
     }
 
     const fn words(self, planes: usize) -> usize {
@@ -135,6 +141,14 @@ pub(crate) struct Spot {
     /// Natively an address, else the number of the vector; in an array, since what an instruction gives would be passed to
     /// another as its address.
     at: Array<u32>,
+}
+
+#[cube]
+impl Spot {
+    /// Natively the address in shared memory.
+    pub(crate) fn address(&self) -> u32 {
+        self.at[0]
+    }
 }
 
 /// Vector number `at`.

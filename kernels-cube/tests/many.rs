@@ -6,8 +6,8 @@ mod adapter;
 use burn_omni_kernels::few::{Rows, Weights};
 use burn_omni_kernels::many::{self, Blocking, Plan, Product, sum_slots};
 use burn_omni_kernels::matrix_units::Instructions;
-use burn_omni_kernels::packed::tiles::Activations;
-use burn_omni_kernels::{Buffer, Taps};
+use burn_omni_kernels::packed::tiles::{Activations, ColumnOrder, activations};
+use burn_omni_kernels::{Buffer, Matrix, Taps};
 use cubecl::prelude::*;
 use half::bf16;
 
@@ -46,7 +46,7 @@ fn activations(
     let numbers = numbers(random, rows * width);
     let (stored, values) = halves(&numbers, width, split);
     let buffer = upload(client, &stored);
-    (Activations { buffer, split }, values)
+    (Activations::new(buffer, split), values)
 }
 
 fn halves(numbers: &[f32], width: usize, split: bool) -> (Vec<bf16>, Vec<f64>) {
@@ -183,7 +183,12 @@ fn grouped(client: &Client, split: bool) {
     let on_device = Buffer::numbers(client, &ids);
     let plan = Plan {
         instructions: Instructions::Plain,
-        ..Plan::new(client, (&on_device, slots), experts, split)
+        ..Plan::new(
+            client,
+            (&on_device, slots),
+            experts,
+            (split, ColumnOrder::Natural),
+        )
     };
     let half_rows = if split { 2 } else { 1 };
     // In f32, so that what is written can be told from what rounding makes of it.
@@ -213,10 +218,7 @@ fn grouped(client: &Client, split: bool) {
         .flat_map(|row| row[..inner].to_vec())
         .collect();
     let (stored, h_values) = halves(&rows_of_h, inner, split);
-    let h = Activations {
-        buffer: upload(client, &stored),
-        split,
-    };
+    let h = Activations::new(upload(client, &stored), split);
     let parts = poisoned(client, rows * slots * hidden);
     let shares_there = Buffer::of(client, &shares);
     many::down(client, &down, &h, (&plan, &shares_there), &parts);
@@ -232,4 +234,57 @@ fn grouped(client: &Client, split: bool) {
         }
     }
     assert_close(&read(client, &y), &expected, "down");
+}
+
+#[test]
+fn rows_are_put_into_the_order_of_products() {
+    let Some(client) = client() else { return };
+    let mut random = Random(4);
+    for (block, rows, width, columns, split) in [
+        (16, 3, 256, 256, false),
+        (16, 2, 136, 256, true),
+        (32, 2, 256, 256, false),
+        (32, 3, 144, 256, true),
+    ] {
+        let x = numbers(&mut random, rows * width);
+        let matrix = Matrix {
+            buffer: Buffer::of(&client, &x),
+            rows,
+            width,
+            stride: width,
+        };
+        // The adapter has no bf16; f32 keeps the numbers as they are, and nothing is taken away.
+        let halves = if split { 2 } else { 1 };
+        let placed = poisoned(&client, rows * halves * columns);
+        let order = ColumnOrder::Products(block);
+        activations::round_into(&client, &matrix, &placed, (columns, order), split);
+        let placed = read(&client, &placed);
+        for row in 0..rows {
+            let own = &placed[row * halves * columns..][..columns];
+            let mut expected = Vec::new();
+            for span in (0..columns).step_by(4 * block) {
+                for part in (0..block).step_by(16) {
+                    for pair in (0..16).step_by(2) {
+                        for of in 0..4 {
+                            let column = span + of * block + part + pair;
+                            expected.extend([column, column + 1]);
+                        }
+                    }
+                }
+            }
+            for (at, column) in expected.into_iter().enumerate() {
+                let value = if column < width {
+                    x[row * width + column]
+                } else {
+                    0.0
+                };
+                assert_eq!(own[at], value, "block {block} row {row} number {at}");
+            }
+            let rest = &placed[row * halves * columns + columns..][..(halves - 1) * columns];
+            assert!(
+                rest.iter().all(|rest| *rest == 0.0),
+                "block {block} row {row}"
+            );
+        }
+    }
 }

@@ -6,7 +6,7 @@ use std::panic::catch_unwind;
 use burn_omni_kernels::Buffer;
 use burn_omni_kernels::many::{Blocking, Plan};
 use burn_omni_kernels::packed::tiles::scaled::{self, dequantize, quantize};
-use burn_omni_kernels::packed::tiles::{self, Matrix, Tiling};
+use burn_omni_kernels::packed::tiles::{self, ColumnOrder, Matrix, Tiling};
 use burn_omni_kernels::packed::{COLUMNS, Coding, Scaling, Shape};
 use cubecl::frontend::Scalar;
 use cubecl::prelude::*;
@@ -200,7 +200,12 @@ fn experts_are_those_of_the_values() {
             let x = Buffer::of(&gpu.client, &x);
             let x = quantize(&gpu.client, (&x, hidden), up.tiling);
             let id_buffer = Buffer::numbers(&gpu.client, &ids);
-            let plan = Plan::new(&gpu.client, (&id_buffer, slots), experts, false);
+            let plan = Plan::new(
+                &gpu.client,
+                (&id_buffer, slots),
+                experts,
+                (false, ColumnOrder::Natural),
+            );
             let h = gpu.poisoned(rows * slots * width);
             scaled::gate_up(&gpu.client, &up, &x, &plan, &h);
             let order = gpu.read(&plan.order);

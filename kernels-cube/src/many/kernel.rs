@@ -2,10 +2,10 @@
 
 use cubecl::prelude::*;
 
-use super::stage::{STAGES, copy, find_sources, find_targets, stage};
+use super::stage::{copy, find_sources, find_targets, stage};
 use super::work::{Mode, Work};
 use super::write::write;
-use super::{rows, tiles};
+use super::{rows, tiles, warpgroup};
 use crate::Buffer;
 use crate::few::Weights;
 use crate::matrix_units::{commit, exchange};
@@ -147,10 +147,13 @@ fn many_kernel<Y: Float>(
         stride: stride as usize,
         slots: slots as usize,
     };
+    if comptime!(work.instructions.are_of_warpgroups()) {
+        crate::warpgroup::begin(blocking.tiles, blocking.groups);
+    }
     let mut stage = stage(work);
     find_sources(&mut stage, order, &place, work);
     #[unroll]
-    for chunk in 0..comptime!(STAGES - 1) {
+    for chunk in 0..work.ahead() {
         if chunk < place.chunks {
             copy(x, &mut stage, &place, chunk, work);
         }
@@ -164,7 +167,9 @@ fn many_kernel<Y: Float>(
     for i in 0..comptime!(blocking.tiles * blocking.groups) {
         sums[i] = Vector::<f32, N4>::new(0.0f32);
     }
-    if comptime!(work.form.is_tiles()) {
+    if comptime!(work.instructions.are_of_warpgroups()) {
+        warpgroup::sum(&mut sums, codes, scales, x, &mut stage, &place, work);
+    } else if comptime!(work.form.is_tiles()) {
         tiles::sum(&mut sums, codes, scales, x, &mut stage, &place, work);
     } else {
         let mut exchange = exchange(comptime!(blocking.planes()), work.instructions);

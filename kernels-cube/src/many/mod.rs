@@ -4,6 +4,9 @@
 //! their scales to bf16, exactly: six significant bits) and multiplies them with every column of the cube. Activations
 //! are staged through shared memory by asynchronous copies, several chunks ahead.
 //!
+//! Where four planes multiply together (`sm_90a`), they take the staged rows from shared memory as they lie there, so rows
+//! come in the order of the decoded weights: [`order`] says which.
+//!
 //! The same kernel computes the experts of a layer: a cube then belongs to one expert, and its columns are the rows of
 //! activations that [`Plan`] listed for it.
 
@@ -12,6 +15,7 @@ mod plan;
 mod rows;
 mod stage;
 mod tiles;
+mod warpgroup;
 mod work;
 mod write;
 
@@ -24,7 +28,7 @@ use crate::Buffer;
 use crate::few::Weights;
 use crate::linear::Taps;
 use crate::matrix_units::Instructions;
-use crate::packed::tiles::Activations;
+use crate::packed::tiles::{Activations, ColumnOrder};
 use kernel::Launch;
 use work::{Form, Mode, Work};
 
@@ -57,9 +61,36 @@ impl<'a> Product<'a> {
             rows,
             taps: Taps::ONE,
             bias: None,
-            blocking: Blocking::of(rows * x.halves(), weights.tiles_of(false)),
-            instructions: Instructions::Native,
+            blocking: Blocking::in_order(x.order, rows * x.halves(), weights.tiles_of(false)),
+            instructions: instructions(x.order),
         }
+    }
+}
+
+/// The order in which products with these weights, one after another, take rows of activations.
+#[must_use]
+pub fn order(client: &Client, weights: &[&Weights]) -> ColumnOrder {
+    let block = |weights: &Weights| match weights {
+        Weights::Tiles(matrix) => Some(matrix.tiling.scaled.block),
+        Weights::Rows(_) => None,
+    };
+    let first = weights.first().and_then(|first| block(first));
+    match first {
+        Some(size)
+            if weights.iter().all(|other| block(other) == first)
+                && crate::warpgroup::runs_on(client) =>
+        {
+            ColumnOrder::Products(size)
+        }
+        _ => ColumnOrder::Natural,
+    }
+}
+
+/// What products take rows in an order with.
+const fn instructions(order: ColumnOrder) -> Instructions {
+    match order {
+        ColumnOrder::Natural => Instructions::Native,
+        ColumnOrder::Products(_) => Instructions::Warpgroup,
     }
 }
 

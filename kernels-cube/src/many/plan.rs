@@ -7,6 +7,7 @@ use crate::Buffer;
 use crate::grid::flat;
 use crate::linear::vector;
 use crate::matrix_units::Instructions;
+use crate::packed::tiles::ColumnOrder;
 
 /// Units that sort.
 const UNITS: usize = 1024;
@@ -31,16 +32,17 @@ impl Plan {
     ///
     /// - ids: u32 `[rows, slots]`
     /// - split: whether a row of activations is two columns
+    /// - order: that of their rows
     #[must_use]
     pub fn new(
         client: &Client,
         (ids, slots): (&Buffer, usize),
         experts: usize,
-        split: bool,
+        (split, order): (bool, ColumnOrder),
     ) -> Self {
         let choices = ids.len();
         let halves = if split { 2 } else { 1 };
-        let blocking = Blocking::of(choices * halves / experts, usize::MAX);
+        let blocking = Blocking::in_order(order, choices * halves / experts, usize::MAX);
         let block = blocking.columns() / halves;
         // Every expert with rows may have one block that is not full.
         let capacity = choices / block + experts.min(choices);
@@ -50,7 +52,7 @@ impl Plan {
             blocks: u32s(capacity * 3),
             slots,
             blocking,
-            instructions: Instructions::Native,
+            instructions: super::instructions(order),
         };
         plan.sort(client, ids, experts, block);
         plan

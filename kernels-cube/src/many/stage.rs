@@ -30,7 +30,7 @@ pub(super) fn stage(#[comptime] work: Work) -> Stage {
     Stage {
         vectors: Shared::<[Vector<u32, N4>]>::new_aligned_slice(
             comptime!(STAGES * blocking.vectors()),
-            16usize,
+            work.alignment(),
         ),
         sources: Shared::<[u32]>::new_slice(work.sources()),
         targets: Shared::<[u32]>::new_slice(work.targets()),
@@ -116,7 +116,7 @@ pub(super) fn copy(
     // All copies of a unit are of the same vector of a column.
     let at = chunk * VECTORS + unit % VECTORS;
     let mut inside = at;
-    if comptime!(work.form.is_tiles()) {
+    if comptime!(work.form.is_tiles() && !work.instructions.are_of_warpgroups()) {
         // Vector `v` of a chunk has columns `v % 2 * 8 .. + 8` of its part of block `v / 2`.
         let block = comptime!(work.form.scaled().block / 8);
         inside = tile_start(chunk, work) + unit % VECTORS / 2usize * block + unit % 2usize;
@@ -126,9 +126,12 @@ pub(super) fn copy(
     }
     let behind = at >= place.width;
     let sources = sources(stage, place, work);
-    // A unit's columns are all even or all odd.
+    // A unit's columns are a multiple of eight apart.
     let column = unit / VECTORS;
-    let swizzle = column % 2usize * comptime!(work.swizzle());
+    let mut swizzle = column % 2usize * comptime!(work.swizzle());
+    if comptime!(work.instructions.are_of_warpgroups()) {
+        swizzle = column % 8usize;
+    }
     let first =
         chunk % STAGES * blocking.vectors() + column * VECTORS + ((unit % VECTORS) ^ swizzle);
     let spot = spot(&stage.vectors, first, work.instructions);

@@ -67,7 +67,7 @@ fn tile_of(place: &Place, i: usize) -> usize {
 
 /// The codes of chunk number `chunk`; of the last one where there are no more.
 #[cube]
-fn load_words(
+pub(super) fn load_words(
     words: &mut Array<Vector<u32, N4>>,
     codes: &[Vector<u32, N4>],
     place: &Place,
@@ -85,7 +85,7 @@ fn load_words(
 
 /// The scales of a pair of spans, the last one where there are no more.
 #[cube]
-fn load_scales(
+pub(super) fn load_scales(
     scale: &mut Array<u32>,
     scales: &[u32],
     place: &Place,

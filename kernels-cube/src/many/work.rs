@@ -1,10 +1,13 @@
 //! What a launch computes, and how cubes and planes share it.
 
+use super::stage::STAGES;
 use crate::matrix_units::Instructions;
-use crate::packed::tiles::Scaled;
+use crate::packed::tiles::{ColumnOrder, Scaled};
 
 /// Cubes that keep the multiprocessors of a large GPU busy.
 const BUSY: usize = 384;
+/// Cubes of two warpgroups that a GPU of warpgroups has room for.
+const ALL: usize = 264;
 /// Columns of one product of the matrix units.
 pub(super) const GROUP: usize = 8;
 /// Vectors of eight bf16 in a column of a chunk.
@@ -40,6 +43,27 @@ impl Blocking {
             down,
             across: 1,
             tiles: tiles_each,
+            groups,
+        }
+    }
+
+    /// The same for rows in an order.
+    pub(super) const fn in_order(order: ColumnOrder, columns: usize, tiles: usize) -> Self {
+        if matches!(order, ColumnOrder::Natural) {
+            return Self::of(columns, tiles);
+        }
+        let groups = match columns {
+            0..=16 => 2,
+            17..=32 => 4,
+            33..=64 => 8,
+            _ => 16,
+        };
+        // Two warpgroups, and two cubes a multiprocessor; one warpgroup where that leaves multiprocessors without work.
+        let few = tiles < BUSY * 8 && columns.div_ceil(groups * GROUP) * tiles.div_ceil(8) < ALL;
+        Self {
+            down: if few || columns <= 16 { 4 } else { 8 },
+            across: 1,
+            tiles: 1,
             groups,
         }
     }
@@ -145,6 +169,25 @@ impl Work {
         match self.mode {
             Mode::GateUp => self.blocking.copies() * self.blocking.units(),
             Mode::Dense | Mode::Down => 1,
+        }
+    }
+
+    /// Chunks that are copied before they are multiplied. Where products of a chunk are still under way when the next one
+    /// begins, its place is not free yet.
+    pub(super) const fn ahead(&self) -> usize {
+        if self.instructions.are_of_warpgroups() {
+            STAGES - 2
+        } else {
+            STAGES - 1
+        }
+    }
+
+    /// Bytes of which the place of the columns is a multiple.
+    pub(super) const fn alignment(&self) -> usize {
+        if self.instructions.are_of_warpgroups() {
+            1024
+        } else {
+            16
         }
     }
 

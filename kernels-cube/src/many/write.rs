@@ -7,6 +7,7 @@ use super::stage::Stage;
 use super::work::{GROUP, Mode, Work};
 use crate::math::silu;
 use crate::packed::tiles::ROWS;
+use crate::packed::tiles::activations::place_in_products;
 use crate::packed::tiles::decode::RESTORE;
 
 type N4 = Const<4>;
@@ -57,7 +58,12 @@ pub(super) fn write<Y: Float>(
                 if column < place.end {
                     if comptime!(work.mode == Mode::GateUp) {
                         if lo_row < place.rows {
-                            let to = column * place.stride + lo_row;
+                            let mut inside = lo_row;
+                            if comptime!(work.instructions.are_of_warpgroups()) {
+                                let block = comptime!(work.form.scaled().block);
+                                inside = place_in_products(lo_row, block);
+                            }
+                            let to = column * place.stride + inside;
                             write_gated::<Y>(y, to, place.stride, silu(lo) * hi, work.split);
                         }
                     } else {

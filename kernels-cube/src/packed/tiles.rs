@@ -137,17 +137,40 @@ pub struct Matrix {
     pub rows: usize,
 }
 
+/// The order of the numbers of a row of activations.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum ColumnOrder {
+    /// As the columns of a matrix follow one another.
+    Natural,
+    /// As the products of warpgroups take them from a span of blocks of this size: in a chunk of 64, first columns 0 and
+    /// 1 of each of the four blocks, then 2 and 3 of each, and so on; a block of 32 has its first 16 columns in one chunk
+    /// and its last in the next.
+    Products(usize),
+}
+
 /// Rows of bf16, [`Tiling::columns`] each.
 #[derive(Clone, Debug)]
 pub struct Activations {
     /// `[rows, 1 or 2, columns]`.
     pub buffer: Buffer,
+    /// The order in a row.
+    pub order: ColumnOrder,
     /// Whether a row is two: the values rounded, and what the rounding took away, so that the sum has 16 significant
     /// bits.
     pub split: bool,
 }
 
 impl Activations {
+    /// Rows in the order of columns.
+    #[must_use]
+    pub const fn new(buffer: Buffer, split: bool) -> Self {
+        Self {
+            buffer,
+            order: ColumnOrder::Natural,
+            split,
+        }
+    }
+
     /// Rows of bf16 that are one row of activations.
     #[must_use]
     pub const fn halves(&self) -> usize {

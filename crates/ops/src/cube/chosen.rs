@@ -38,9 +38,12 @@ impl Chosen {
         ([up, down], experts): ([&Weights; 2], usize),
         y: &Buffer,
     ) {
-        let plan = Plan::new(client, (&self.ids, self.slots), experts, x.split);
+        let plan = Plan::new(client, (&self.ids, self.slots), experts, (x.split, x.order));
         let stride = down.width_of_many();
-        let h = self.hidden(client, x.split, (up.rows() / 2, stride));
+        let h = Activations {
+            order: x.order,
+            ..self.hidden(client, x.split, (up.rows() / 2, stride))
+        };
         many::gate_up(client, up, x, &plan, (&h.buffer, stride));
         // Where rows are rounded, so are the parts of their sums.
         let elem = if x.split {
@@ -60,9 +63,9 @@ impl Chosen {
         if width < stride {
             return activations::zeros(client, count, split);
         }
-        Activations {
-            buffer: Buffer::empty(client, half::bf16::elem_type_native(), count),
+        Activations::new(
+            Buffer::empty(client, half::bf16::elem_type_native(), count),
             split,
-        }
+        )
     }
 }

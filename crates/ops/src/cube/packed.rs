@@ -4,7 +4,9 @@ use burn::tensor::DType;
 use burn_cubecl::kernel::cast;
 use burn_omni_kernels::few::{self, FEW, SEVERAL, Weights};
 use burn_omni_kernels::many::{self, Blocking, Plan};
-use burn_omni_kernels::packed::tiles::{self, Activations, Tiling, activations, scaled};
+use burn_omni_kernels::packed::tiles::{
+    self, Activations, ColumnOrder, Tiling, activations, scaled,
+};
 use burn_omni_kernels::packed::{Coding, Order, Scaling, Shape, rows};
 use burn_omni_kernels::{Buffer, Matrix};
 use cubecl::prelude::*;
@@ -129,9 +131,15 @@ pub(super) fn linear(x: F, parts: Parts, spec: &PackedSpec) -> F {
         scaled::many(&client, &matrix, (&x, count), &y, blocking);
     } else if in_tiles(&client, spec) {
         let matrix = tiled(parts, spec);
-        let x = rounded(&client, (x, count), spec);
         let weights = Weights::Tiles(matrix);
-        if count * x.halves() <= SEVERAL {
+        let columns = if is_split(x.elem, count) { 2 } else { 1 } * count;
+        let order = if columns <= SEVERAL {
+            ColumnOrder::Natural
+        } else {
+            many::order(&client, &[&weights])
+        };
+        let x = rounded(&client, (x, count), spec, order);
+        if columns <= SEVERAL {
             few::few(&client, &weights, (&x, count), &y);
         } else {
             many::many(&client, many::Product::new(&weights, &x, count), &y);
@@ -172,8 +180,13 @@ pub(super) fn experts(
             let matrices = (&matrices, up_spec.matrices);
             grouped_in_four_bits(&client, &x, &chosen, matrices, &y);
         } else {
-            let x = rounded(&client, (x, count), up_spec);
             let [up, down] = &matrices.map(Weights::Tiles);
+            let order = if few {
+                ColumnOrder::Natural
+            } else {
+                many::order(&client, &[up, down])
+            };
+            let x = rounded(&client, (x, count), up_spec, order);
             if few {
                 chosen.listed(&client, &x, [up, down], &y);
             } else {
@@ -195,7 +208,12 @@ fn grouped_in_four_bits(
     ([up, down], experts): (&[tiles::Matrix; 2], usize),
     y: &Buffer,
 ) {
-    let plan = Plan::new(client, (&chosen.ids, chosen.slots), experts, false);
+    let plan = Plan::new(
+        client,
+        (&chosen.ids, chosen.slots),
+        experts,
+        (false, ColumnOrder::Natural),
+    );
     let width = up.rows / 2;
     let h = Buffer::empty(client, y.elem, chosen.ids.len() * width);
     scaled::gate_up(client, up, x, &plan, &h);
@@ -219,12 +237,23 @@ fn experts_in_rows(
     rows::down(client, down, &h, choices, y);
 }
 
+/// Whether so many rows are multiplied with what rounding takes away as well.
+fn is_split(elem: ElemType, rows: usize) -> bool {
+    elem != half::bf16::elem_type_native() && rows < ROUNDED
+}
+
 /// Rows in the form that tiles are multiplied with: bf16 as it is, a few rows of wider types with what rounding takes away.
-fn rounded(client: &Client, (x, rows): (Buffer, usize), spec: &PackedSpec) -> Activations {
+fn rounded(
+    client: &Client,
+    (x, rows): (Buffer, usize),
+    spec: &PackedSpec,
+    order: ColumnOrder,
+) -> Activations {
     let columns = Tiling::new(coding(spec), shape(spec)).columns();
-    let split = x.elem != half::bf16::elem_type_native() && rows < ROUNDED;
-    if x.elem == half::bf16::elem_type_native() && columns == spec.width {
-        return Activations { buffer: x, split };
+    let split = is_split(x.elem, rows);
+    let as_it_is = order == ColumnOrder::Natural && columns == spec.width;
+    if x.elem == half::bf16::elem_type_native() && as_it_is {
+        return Activations::new(x, split);
     }
     let x = Matrix {
         buffer: x,
@@ -232,7 +261,7 @@ fn rounded(client: &Client, (x, rows): (Buffer, usize), spec: &PackedSpec) -> Ac
         width: spec.width,
         stride: spec.width,
     };
-    activations::round(client, &x, columns, split)
+    activations::round(client, &x, (columns, order), split)
 }
 
 pub(super) fn tiled((codes, scales, gains): Parts, spec: &PackedSpec) -> tiles::Matrix {

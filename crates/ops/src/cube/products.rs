@@ -3,7 +3,7 @@
 use burn::tensor::DType;
 use burn_cubecl::kernel::cast;
 use burn_omni_kernels::few::{self, Rows, SEVERAL, Weights};
-use burn_omni_kernels::packed::tiles::{self, Activations, activations};
+use burn_omni_kernels::packed::tiles::{self, Activations, ColumnOrder, activations};
 use burn_omni_kernels::{
     self as kernels, Buffer, ExpertMatrices, Matrix, Product, Routes, Taps, many,
 };
@@ -94,12 +94,9 @@ fn halves(elem: ElemType) -> usize {
 fn rounded(client: &Client, x: &Matrix, columns: usize) -> Activations {
     let split = halves(x.buffer.elem) == 2;
     if !split && x.width == columns && x.stride == columns {
-        return Activations {
-            buffer: x.buffer.clone(),
-            split,
-        };
+        return Activations::new(x.buffer.clone(), split);
     }
-    activations::round(client, x, columns, split)
+    activations::round(client, x, (columns, ColumnOrder::Natural), split)
 }
 
 pub(super) fn route(logits: F, top_k: usize, normalize: bool) -> (I, F) {

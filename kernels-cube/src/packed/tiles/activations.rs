@@ -2,7 +2,7 @@
 
 use cubecl::prelude::*;
 
-use super::Activations;
+use super::{Activations, ColumnOrder};
 use crate::grid::flat;
 use crate::linear::vector;
 use crate::{Buffer, Matrix};
@@ -10,14 +10,38 @@ use crate::{Buffer, Matrix};
 /// Rows of `x` rounded to bf16 and padded to `columns`; with `split` each is followed by what the rounding took away.
 ///
 /// - x: `[rows, width]`
-/// - output: bf16 `[rows, 1 or 2, columns]`
+/// - output: bf16 `[rows, 1 or 2, columns]`, each row in `order`
 #[must_use]
-pub fn round(client: &Client, x: &Matrix, columns: usize, split: bool) -> Activations {
+pub fn round(
+    client: &Client,
+    x: &Matrix,
+    (columns, order): (usize, ColumnOrder),
+    split: bool,
+) -> Activations {
     let halves = if split { 2 } else { 1 };
-    let rows = x.rows;
     let elem = half::bf16::elem_type_native();
-    let rounded = Buffer::empty(client, elem, rows * halves * columns);
-    let size = vector(&[x.width, x.stride, columns]);
+    let rounded = Buffer::empty(client, elem, x.rows * halves * columns);
+    round_into(client, x, &rounded, (columns, order), split);
+    Activations {
+        buffer: rounded,
+        order,
+        split,
+    }
+}
+
+/// The same into a buffer, whatever its elements.
+pub fn round_into(
+    client: &Client,
+    x: &Matrix,
+    rounded: &Buffer,
+    (columns, order): (usize, ColumnOrder),
+    split: bool,
+) {
+    let rows = x.rows;
+    let size = match order {
+        ColumnOrder::Natural => vector(&[x.width, x.stride, columns]),
+        ColumnOrder::Products(_) => PAIR,
+    };
     let (cubes, dim) = flat(rows * columns / size);
     #[expect(unsafe_code, reason = "kernels are launched without bounds checks")]
     // SAFETY: units beyond the rounded numbers return.
@@ -33,15 +57,15 @@ pub fn round(client: &Client, x: &Matrix, columns: usize, split: bool) -> Activa
             (x.width / size) as u32,
             (x.stride / size) as u32,
             (columns / size) as u32,
+            order,
             split,
-            [x.buffer.elem, elem],
+            [x.buffer.elem, rounded.elem],
         );
     }
-    Activations {
-        buffer: rounded,
-        split,
-    }
 }
+
+/// Numbers that stay side by side in [`ColumnOrder::Products`].
+const PAIR: usize = 2;
 
 /// So many zeros.
 #[must_use]
@@ -53,7 +77,11 @@ pub fn zeros(client: &Client, count: usize, split: bool) -> Activations {
     unsafe {
         zeros_kernel::launch_unchecked(client, cubes, dim, buffer.arg());
     }
-    Activations { buffer, split }
+    Activations {
+        buffer,
+        order: ColumnOrder::Natural,
+        split,
+    }
 }
 
 #[cube(launch_unchecked)]
@@ -72,6 +100,7 @@ fn round_kernel<X: Float, Y: Float, N: Size>(
     width: u32,
     stride: u32,
     columns: u32,
+    #[comptime] order: ColumnOrder,
     #[comptime] split: bool,
     #[define(X, Y)] _elems: [ElemType; 2],
 ) {
@@ -82,8 +111,12 @@ fn round_kernel<X: Float, Y: Float, N: Size>(
     let (width, columns) = (width as usize, columns as usize);
     let (row, column) = (at / columns, at % columns);
     let mut value = Vector::<f32, N>::new(0.0f32);
-    if column < width {
-        value = Vector::cast_from(x[row * stride as usize + column]);
+    let mut source = column;
+    if let ColumnOrder::Products(block) = comptime!(order) {
+        source = source_pair(column, block);
+    }
+    if source < width {
+        value = Vector::cast_from(x[row * stride as usize + source]);
     }
     let high = Vector::<Y, N>::cast_from(value);
     if comptime!(split) {
@@ -93,4 +126,23 @@ fn round_kernel<X: Float, Y: Float, N: Size>(
     } else {
         rounded[at] = high;
     }
+}
+
+/// Which pair of columns is pair number `to` of [`ColumnOrder::Products`]: of 64 numbers the pairs `step`, `side` and `block` of
+/// 4 x 2 x 4.
+#[cube]
+fn source_pair(to: usize, #[comptime] block: usize) -> usize {
+    let (span, within) = (to / comptime!(2 * block), to % comptime!(2 * block));
+    let (part, pair) = (within / 32usize, within % 32usize);
+    let inside = part * 8usize + pair / 4usize;
+    span * comptime!(2 * block) + pair % 4usize * comptime!(block / 2) + inside
+}
+
+/// Where the number of a column lies in [`ColumnOrder::Products`].
+#[cube]
+pub(crate) fn place_in_products(column: usize, #[comptime] block: usize) -> usize {
+    let (span, within) = (column / comptime!(4 * block), column % comptime!(4 * block));
+    let (of, inside) = (within / block, within % block);
+    let (part, pair) = (inside / 16usize, inside % 16usize / 2usize);
+    span * comptime!(4 * block) + part * 64usize + pair * 8usize + of * 2usize + inside % 2usize
 }

@@ -1,0 +1,103 @@
+//! Packed weights, decoded for the products of warpgroups: while one chunk is multiplied, the next one is decoded, so that
+//! products are under way all the time.
+
+use cubecl::prelude::*;
+
+use super::kernel::Place;
+use super::stage::{STAGES, Stage, copy};
+use super::tiles::{load_scales, load_words};
+use super::work::Work;
+use crate::matrix_units::{commit, spot, wait};
+use crate::packed::tiles::decode::{mul_bf16x2, scale_bf16, values0, values1, values2, values3};
+use crate::warpgroup::{self, STEPS};
+
+type N4 = Const<4>;
+
+/// Adds the products of all chunks.
+#[cube]
+pub(super) fn sum(
+    sums: &mut Array<Vector<f32, N4>>,
+    codes: &[Vector<u32, N4>],
+    scales: &[u32],
+    x: &[Vector<u32, N4>],
+    stage: &mut Stage,
+    place: &Place,
+    #[comptime] work: Work,
+) {
+    let blocking = work.blocking;
+    let tiles = blocking.tiles;
+    let chunks = comptime!(work.form.scaled().chunks());
+    let pairs = place.chunks / chunks;
+    let mut words = Array::<Vector<u32, N4>>::new(tiles);
+    let mut scale = Array::<u32>::new(tiles);
+    let mut a = Array::<Vector<u32, N4>>::new(comptime!(2 * STEPS * tiles));
+    load_words(&mut words, codes, place, 0usize, work);
+    load_scales(&mut scale, scales, place, pairs, 0usize, work);
+    decode(&mut a, &words, &scale, 0usize, work);
+    load_words(&mut words, codes, place, 1usize, work);
+    for pair in 0..pairs {
+        let mut later = Array::<u32>::new(tiles);
+        load_scales(&mut later, scales, place, pairs, pair + 1usize, work);
+        #[unroll]
+        for c in 0..chunks {
+            let chunk = pair * chunks + c;
+            wait(comptime!(work.ahead() - 1), work.instructions);
+            warpgroup::show_copies();
+            sync_cube();
+            if chunk + work.ahead() < place.chunks {
+                copy(x, stage, place, chunk + work.ahead(), work);
+            }
+            commit(work.instructions);
+            let columns = chunk % STAGES * blocking.vectors();
+            let columns = spot(&stage.vectors, columns, work.instructions);
+            let own = comptime!(c % 2 * STEPS * tiles);
+            warpgroup::multiply(&a, own, &columns, tiles, blocking.groups);
+            warpgroup::finish(1usize);
+            if comptime!(c + 1 == chunks) {
+                #[unroll]
+                for i in 0..tiles {
+                    scale[i] = later[i];
+                }
+            }
+            decode(&mut a, &words, &scale, comptime!((c + 1) % chunks), work);
+            load_words(&mut words, codes, place, chunk + 2usize, work);
+        }
+    }
+    warpgroup::finish(0usize);
+    #[unroll]
+    for i in 0..tiles {
+        #[unroll]
+        for group in 0..blocking.groups {
+            sums[comptime!(i * blocking.groups + group)] = warpgroup::sums(i, group);
+        }
+    }
+}
+
+/// Decodes chunk number `c` of its pair of spans into the half of `a` that is its turn.
+#[cube]
+fn decode(
+    a: &mut Array<Vector<u32, N4>>,
+    words: &Array<Vector<u32, N4>>,
+    scale: &Array<u32>,
+    #[comptime] c: usize,
+    #[comptime] work: Work,
+) {
+    let tiles = work.blocking.tiles;
+    let scaled = comptime!(work.form.scaled());
+    let span = comptime!(c / (scaled.chunks() / 2));
+    #[unroll]
+    for i in 0..tiles {
+        let lo = scale_bf16(scale[i], comptime!(span * 2), scaled.e8m0);
+        let hi = scale_bf16(scale[i], comptime!(span * 2 + 1), scaled.e8m0);
+        #[unroll]
+        for step in 0..STEPS {
+            let word = words[i].extract(step);
+            let mut four = Vector::<u32, N4>::empty();
+            four.insert(0usize, mul_bf16x2(values0(word), lo));
+            four.insert(1usize, mul_bf16x2(values1(word), hi));
+            four.insert(2usize, mul_bf16x2(values2(word), lo));
+            four.insert(3usize, mul_bf16x2(values3(word), hi));
+            a[comptime!(c % 2 * STEPS * tiles + step * tiles + i)] = four;
+        }
+    }
+}
