@@ -9,9 +9,11 @@
 //! | [`reply`] | a request's whole answer |
 //! | [`variants`], [`nf4`] | the demo model as other programs quantize it |
 //! | [`compare`] | golden tensors against ours, with the largest error of every layer |
+//! | [`drawn`] | random weights on two devices, layer by layer, at any size |
 
 pub mod compare;
 pub mod demo;
+pub mod drawn;
 pub mod nf4;
 pub mod parts;
 pub mod reply;

@@ -9,7 +9,9 @@ use burn::tensor::{DType, Device};
 use burn_omni::sampler::{Random, Sampler};
 use burn_omni::{Engine, EngineConfig, KvDtype, Quantize, Request, Sampling, SpeechRequest};
 use burn_omni_ops::decode::Place;
+use burn_omni_ops::{KvFormat, PackedFormat};
 use burn_omni_tests::demo::{Golden, answers, cases, goldens, parts, prompt, request};
+use burn_omni_tests::drawn::{self, Drawn};
 use burn_omni_tests::reply::run;
 use burn_omni_tests::repository;
 
@@ -30,11 +32,17 @@ fn engine() -> Option<&'static Engine> {
     ENGINE.as_ref()
 }
 
-fn load(quantize: Option<Quantize>, kv: KvDtype) -> Option<Engine> {
-    if std::env::var("BURN_OMNI_CUDA").as_deref() != Ok("1") {
+/// Whether there is an NVIDIA GPU; says so where nobody says that there is.
+fn is_asked() -> bool {
+    let asked = std::env::var("BURN_OMNI_CUDA").as_deref() == Ok("1");
+    if !asked {
         println!("skipped: BURN_OMNI_CUDA=1 runs this on an NVIDIA GPU");
-        return None;
     }
+    asked
+}
+
+fn load(quantize: Option<Quantize>, kv: KvDtype) -> Option<Engine> {
+    is_asked().then_some(())?;
     let config = EngineConfig::new(repository("assets/omni-demo"))
         .device(Device::cuda(0))
         .quantize(quantize)
@@ -283,4 +291,64 @@ fn spoken_answers_have_the_codes_of_the_cpu() {
         assert_eq!(reply.answer.text, golden.text, "{}", golden.id);
         assert_eq!(speech.codes, frames, "{}", golden.id);
     }
+}
+
+/// How weights of the text decoder are stored.
+const FORMATS: [(&str, Option<PackedFormat>); 3] = [
+    ("NVFP4", Some(PackedFormat::NVFP4)),
+    ("MXFP4", Some(PackedFormat::MXFP4)),
+    ("bf16", None),
+];
+/// Layers of each stack of the release that are compared: the first, one between, and the last.
+const LAYERS: usize = 3;
+
+/// The release with few layers, on this GPU.
+fn release(quantize: Option<PackedFormat>) -> Option<Drawn> {
+    is_asked().then_some(())?;
+    Some(Drawn::shallow("qwen3-omni-30b-a3b", LAYERS, quantize))
+}
+
+#[test]
+fn every_half_of_a_layer_of_the_releases_size_is_the_cpus() {
+    for (name, format) in FORMATS {
+        let Some(model) = release(format) else {
+            return;
+        };
+        let what = format!("decoders of the release's size, {}", name);
+        drawn::decoders(&model, &Device::cuda(0)).finish(&what);
+    }
+}
+
+#[test]
+fn every_captured_layer_of_the_releases_size_is_the_cpus() {
+    for (name, format) in FORMATS {
+        for cache in [KvFormat::Float(DType::BF16), KvFormat::E4m3] {
+            let Some(model) = release(format) else {
+                return;
+            };
+            let table = drawn::captured(&model, &Device::cuda(0), cache);
+            let what = format!("captured layers of the release's size, {}, {cache:?}", name);
+            table.expect("steps are captured").finish(&what);
+        }
+    }
+}
+
+#[test]
+fn an_answer_at_the_releases_size_is_the_cpus() {
+    for (name, format) in FORMATS {
+        let Some(model) = release(format) else {
+            return;
+        };
+        let what = format!("an answer at the release's size, {}", name);
+        drawn::answer(&model, &Device::cuda(0)).finish(&what);
+    }
+}
+
+#[test]
+fn encoders_and_code2wav_of_the_releases_size_are_the_cpus() {
+    let Some(model) = release(None) else {
+        return;
+    };
+    drawn::towers(&model, &Device::cuda(0)).finish("encoders of the release's size");
+    drawn::code2wav(&model, &Device::cuda(0)).finish("code2wav of the release's size");
 }

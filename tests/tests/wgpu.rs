@@ -9,8 +9,10 @@ use std::time::Instant;
 
 use burn::tensor::Device;
 use burn_omni::{Engine, EngineConfig, KvDtype, Quantize};
+use burn_omni_ops::PackedFormat;
 use burn_omni_ops::adapter::software_vulkan_for_test;
 use burn_omni_tests::demo::{answers, cases, goldens, request};
+use burn_omni_tests::drawn::{self, Drawn};
 use burn_omni_tests::reply::run;
 use burn_omni_tests::repository;
 
@@ -156,4 +158,19 @@ fn fp8_caches_answer_as_on_the_cpu() {
         });
         assert_eq!(found, expected, "{id}");
     }
+}
+
+#[test]
+fn every_stage_of_random_weights_is_the_cpus() {
+    let Some(device) = software_vulkan_for_test() else {
+        return;
+    };
+    for (name, format) in [("bf16", None), ("NVFP4", Some(PackedFormat::NVFP4))] {
+        let model = Drawn::shallow("omni-demo", 2, format);
+        drawn::decoders(&model, &device).finish(&format!("decoders, {name}"));
+        drawn::answer(&model, &device).finish(&format!("an answer, {name}"));
+    }
+    let model = Drawn::shallow("omni-demo", 2, None);
+    drawn::towers(&model, &device).finish("encoders");
+    drawn::code2wav(&model, &device).finish("code2wav");
 }

@@ -107,12 +107,26 @@ impl DecoderLayer {
     /// - x, output: `[rows, hidden]`, the rows that follow those in the cache
     #[must_use]
     pub fn forward(&self, x: Tensor<2>, rope: &RopeTable, cache: &mut KvCache) -> Tensor<2> {
-        let h = self
-            .self_attn
-            .forward(self.input_layernorm.forward(x.clone()), rope, cache)
-            + x;
-        self.mlp
-            .forward(self.post_attention_layernorm.forward(h.clone()))
-            + h
+        self.feed_forward(self.attend(x, rope, cache))
+    }
+
+    /// The first half of the layer.
+    ///
+    /// # Shapes
+    /// - x, output: `[rows, hidden]`, the rows that follow those in the cache
+    #[must_use]
+    pub fn attend(&self, x: Tensor<2>, rope: &RopeTable, cache: &mut KvCache) -> Tensor<2> {
+        let normed = self.input_layernorm.forward(x.clone());
+        self.self_attn.forward(normed, rope, cache) + x
+    }
+
+    /// The second half of the layer.
+    ///
+    /// # Shapes
+    /// - x, output: `[rows, hidden]`
+    #[must_use]
+    pub fn feed_forward(&self, x: Tensor<2>) -> Tensor<2> {
+        let normed = self.post_attention_layernorm.forward(x.clone());
+        self.mlp.forward(normed) + x
     }
 }

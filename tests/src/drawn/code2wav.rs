@@ -1,0 +1,60 @@
+//! Codes to samples.
+
+use burn::tensor::{Device, Tensor, TensorData};
+use burn_omni_model::code2wav::Code2Wav;
+use burn_omni_ops::check::Random;
+use burn_omni_quant::checkpoint::Component;
+
+use super::table::worst;
+use super::{Drawn, Rounding, Table};
+use crate::parts::device as cpu;
+
+/// Frames of 80 ms.
+const FRAMES: usize = 12;
+/// Products of a stage: a transposed convolution and three units of two, or what stands before the decoder.
+const PRODUCTS: usize = 7;
+/// Products of a layer of the transformer.
+const LAYER: usize = 7;
+
+/// Some frames of random codes, stage by stage, and their samples; errors go on from each stage to the next.
+///
+/// # Panics
+/// When the model does not speak.
+#[must_use]
+pub fn code2wav(model: &Drawn, device: &Device) -> Table {
+    let config = model.config.code2wav.as_ref().expect("the model speaks");
+    let mut random = Random(9);
+    let mut code = || ((random.number() + 1.0) / 2.0 * config.codebook_size as f32) as u32;
+    let frame = |_| (0..config.num_quantizers).map(|_| code()).collect();
+    let frames: Vec<Vec<u32>> = (0..FRAMES).map(frame).collect();
+    let [found, expected] = [device, &cpu()].map(|device| {
+        let model = model.on(device, Component::Code2Wav, |weights| {
+            Code2Wav::load(weights, config)
+        });
+        let mut taps: Vec<(String, Tensor<2>)> = Vec::new();
+        let wave = model.push_with(&mut model.state(), &frames, &mut |stage, x| {
+            taps.push((stage.to_owned(), x.clone()));
+        });
+        let wave = wave.expect("the codes are the model's");
+        let count = wave.len();
+        let wave = Tensor::<2>::from_data(TensorData::new(wave, [1, count]), device);
+        taps.push(("samples".to_owned(), wave));
+        taps
+    });
+    assert_eq!(found.len(), expected.len(), "every stage is seen on both");
+    let mut table = Table::default();
+    let mut variance = Rounding::products(LAYER * config.num_hidden_layers);
+    for ((stage, x), (_, y)) in found.into_iter().zip(&expected) {
+        let [rows, _] = y.dims();
+        let error = worst(x, y, None, |_| true);
+        table.note(
+            format!("code2wav {stage}"),
+            rows,
+            error,
+            Rounding::bound(variance),
+        );
+        // An activation `x + sin(x)^2` is twice as steep as its input at most, half as steep in the mean of the squares.
+        variance = 2.0 * variance + Rounding::products(PRODUCTS);
+    }
+    table
+}
