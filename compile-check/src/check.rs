@@ -56,7 +56,7 @@ pub(crate) fn collect(
     models: &[Model],
     only: &str,
 ) -> Result<Vec<Kernel>> {
-    let recorder = Recorder::new(architecture);
+    let recorder = Recorder::new(architecture)?;
     let mut kernels = Vec::new();
     let mut seen = HashSet::new();
     let mut stopped = None;
@@ -73,17 +73,17 @@ pub(crate) fn collect(
         Err(error) => stopped = Some(error),
     };
     ensure!(
-        tiles::runs_on(&recorder.client),
+        tiles::runs_on(recorder.client()),
         "{} would not use tiles",
         architecture.name()
     );
     for model in models {
-        Launches::new(&recorder.client, &mut note).model(model);
-        rows::launch(&recorder.client, model, &mut note);
-        dense::launch(&recorder.client, model, &mut note);
-        scaled::launch(&recorder.client, model, &mut note);
-        steps(&recorder.client, model, &mut note);
-        attentions::launch(&recorder.client, model, &mut note);
+        Launches::new(recorder.client(), &mut note).model(model);
+        rows::launch(recorder.client(), model, &mut note);
+        dense::launch(recorder.client(), model, &mut note);
+        scaled::launch(recorder.client(), model, &mut note);
+        steps(recorder.client(), model, &mut note);
+        attentions::launch(recorder.client(), model, &mut note);
     }
     stopped.map_or(Ok(kernels), Err)
 }

@@ -1,9 +1,9 @@
 //! Compiled CUDA kernels: where they are kept from one start to the next.
 
 #[cfg(feature = "cuda")]
-pub(crate) use kept::{keep_nothing, open, save, save_silently, size};
+pub(crate) use kept::{announce_compiling, keep_nothing, open, save, save_silently, size};
 #[cfg(not(feature = "cuda"))]
-pub(crate) use none::{keep_nothing, open, save, save_silently, size};
+pub(crate) use none::{announce_compiling, keep_nothing, open, save, save_silently, size};
 
 #[cfg(feature = "cuda")]
 mod kept {
@@ -14,6 +14,7 @@ mod kept {
     use std::sync::OnceLock;
     use std::sync::atomic::{AtomicBool, Ordering};
 
+    use burn_omni::Compiling;
     pub(crate) use burn_omni_ops::kernel_cache::keep_nothing;
     use burn_omni_ops::kernel_cache::{KernelCache, KernelCacheError, Opened};
 
@@ -54,10 +55,19 @@ mod kept {
         tracing::info!(target: "burn_omni", found, %folder, "compiled kernels");
         if found == 0 {
             output.note(format_args!(
-                "first start with this driver and toolkit: CUDA kernels are compiled as they are needed, and kept in {folder}"
+                "first start with this driver and toolkit: compiled CUDA kernels are kept in {folder}"
             ));
         }
         let _ = CACHE.set(cache);
+    }
+
+    /// Says why a first load takes longer.
+    pub(crate) fn announce_compiling(compiling: Compiling, output: &Output) {
+        let Compiling { kernels, threads } = compiling;
+        let cores = if threads == 1 { "core" } else { "cores" };
+        output.note(format_args!(
+            "first start of this model: compiling {kernels} CUDA kernels on {threads} {cores}"
+        ));
     }
 
     fn warn(cause: &str, output: &Output) {
@@ -130,7 +140,11 @@ mod kept {
 mod none {
     use std::path::PathBuf;
 
+    use burn_omni::Compiling;
+
     use crate::output::Output;
+
+    pub(crate) fn announce_compiling(_: Compiling, _: &Output) {}
 
     pub(crate) fn keep_nothing() {}
 

@@ -3,45 +3,8 @@
 
 mod common;
 
-use std::path::Path;
-use std::process::Command;
-use std::sync::LazyLock;
-
-use common::{Run, demo, program};
-use tempfile::TempDir;
-
-/// A folder with the driver, an NVRTC and the headers that are looked for.
-static CUDA: LazyLock<TempDir> = LazyLock::new(|| {
-    let folder = tempfile::tempdir().expect("a folder");
-    for (source, library) in [("driver.c", "libcuda.so.1"), ("nvrtc.c", "libnvrtc.so")] {
-        let source = Path::new(env!("CARGO_MANIFEST_DIR"))
-            .join("tests/fake")
-            .join(source);
-        let status = Command::new("cc")
-            .args(["-w", "-shared", "-fPIC", "-o"])
-            .args([&folder.path().join(library), &source])
-            .status()
-            .expect("a C compiler, `cc`");
-        assert!(status.success(), "{library} is compiled");
-    }
-    let include = folder.path().join("include");
-    std::fs::create_dir(&include).expect("a folder");
-    for header in ["cuda_fp16.h", "cuda_fp8.h", "cuda_fp4.h"] {
-        std::fs::write(include.join(header), "").expect("a file");
-    }
-    folder
-});
-
-/// Runs the program with a CUDA that fails as the variables say.
-fn with(variables: &[(&str, &str)], args: &[&str]) -> Run {
-    let mut command = program();
-    command
-        .env("CUDA_PATH", CUDA.path())
-        .env("LD_LIBRARY_PATH", CUDA.path())
-        .envs(variables.iter().copied());
-    let output = command.args(args).output().expect("the program starts");
-    output.into()
-}
+use common::fake_cuda::with;
+use common::{Run, demo};
 
 /// Asks the demo model for a few words.
 fn ask(variables: &[(&str, &str)]) -> Run {

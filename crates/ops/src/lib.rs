@@ -51,6 +51,7 @@ mod kv;
 mod memory;
 pub mod packed;
 pub mod reference;
+pub mod rehearsal;
 
 #[cfg(feature = "cube")]
 mod cube;

@@ -19,6 +19,7 @@ pub(crate) use crate::loading::Loader;
 use crate::loading::{Opened, close};
 use crate::pipeline::{Job, Question};
 use crate::progress::Progress;
+use crate::rehearsal::compile_ahead;
 use crate::request::Media;
 use crate::speech::SpeechModel;
 use crate::stages::{Stages, speaker, voices};
@@ -56,7 +57,7 @@ pub(crate) struct Model {
 
 /// Captures the steps of all components; the thinker's first, so that the kernels of its step lie side by side: see
 /// benches/NOTES.md.
-fn capture(
+pub(crate) fn capture(
     thinker: &Thinker,
     speech: Option<&mut SpeechModel>,
     context: usize,
@@ -88,6 +89,7 @@ impl Engine {
             engine.tell(&warnings);
             return Err(problem);
         }
+        compile_ahead(&engine, &opened, speech, plan.context);
         let loader = Loader::new(&opened.checkpoint, &engine, speech, &warnings);
         let stream = StreamId::allocate();
         let loaded = stream.executes(|| opened.components(&loader, speech));

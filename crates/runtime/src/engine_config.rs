@@ -9,7 +9,7 @@ use burn_omni_quant::formats::AtLoad;
 
 use crate::loading::Opened;
 use crate::memory::Room;
-use crate::{Error, KvDtype, MemoryPlan};
+use crate::{Compiling, Error, KvDtype, MemoryPlan};
 
 /// What to load, and where to.
 pub struct EngineConfig {
@@ -26,6 +26,7 @@ pub struct EngineConfig {
     pub(crate) w4a4: bool,
     progress: Box<dyn Fn(LoadProgress)>,
     warn: Box<dyn Fn(&str)>,
+    compiling: Box<dyn Fn(Compiling)>,
 }
 
 /// A format that plain matrices of the text decoder are brought into when they are loaded.
@@ -74,6 +75,7 @@ impl EngineConfig {
             w4a4: false,
             progress: Box::new(|_| {}),
             warn: Box::new(|_| {}),
+            compiling: Box::new(|_| {}),
         }
     }
 
@@ -160,6 +162,41 @@ impl EngineConfig {
     pub fn warn(mut self, warn: impl Fn(&str) + 'static) -> Self {
         self.warn = Box::new(warn);
         self
+    }
+
+    /// Called before kernels are compiled beside one another, which is done when a model is loaded to an NVIDIA GPU for the
+    /// first time; see `burn_omni_ops::kernel_cache`, without which it is never done.
+    #[must_use]
+    pub fn on_compiling(mut self, compiling: impl Fn(Compiling) + 'static) -> Self {
+        self.compiling = Box::new(compiling);
+        self
+    }
+
+    /// The same model on another device, with nobody listening and no limit.
+    pub(crate) fn rehearsed(&self, device: Device) -> Self {
+        let Self {
+            speech,
+            quantize,
+            quantize_head,
+            w4a4,
+            kv_dtype,
+            max_context,
+            ..
+        } = *self;
+        Self {
+            speech,
+            quantize,
+            quantize_head,
+            w4a4,
+            kv_dtype,
+            max_context,
+            device,
+            ..Self::new(&self.dir)
+        }
+    }
+
+    pub(crate) fn compiling(&self, compiling: Compiling) {
+        (self.compiling)(compiling);
     }
 
     pub(crate) fn tell(&self, warnings: &Warnings) {

@@ -13,6 +13,7 @@ use super::load::{check_kv_dtype, check_w4a4};
 use crate::args::BenchArgs;
 use crate::device::{self, Found};
 use crate::failure::Failure;
+use crate::kernels;
 use crate::model_dir::{self, VARIABLE};
 use crate::output::{self, Bar, Output, size};
 
@@ -136,6 +137,10 @@ fn load(args: BenchArgs, output: &Output) -> Result<Bench, Failure> {
         .warn({
             let output = *output;
             move |warning| output.warning(warning)
+        })
+        .on_compiling({
+            let output = *output;
+            move |compiling| kernels::announce_compiling(compiling, &output)
         })
         .progress(move |progress| bar.set(progress.loaded, progress.total));
     if let Some(tokens) = args.context.max_context {

@@ -2,6 +2,8 @@
 #![allow(dead_code, reason = "every test file uses another part")]
 
 pub(crate) mod checkpoint;
+#[cfg(unix)]
+pub(crate) mod fake_cuda;
 pub(crate) mod media;
 
 use std::ffi::OsStr;

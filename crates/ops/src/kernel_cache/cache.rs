@@ -14,7 +14,7 @@ use cubecl_environment::persistence::{self, Origin};
 use etcetera::BaseStrategy;
 
 use super::files::{Entry, Files};
-use super::toolkit;
+use super::{old, toolkit};
 
 /// The folder of kernels in a cache's folder.
 const KERNELS: &str = "kernels";
@@ -102,7 +102,11 @@ impl KernelCache {
         if buildid::build_id().is_none() {
             return Err(KernelCacheError::NoBuildId);
         }
-        Self::in_folder(Self::folder_in(root).join(toolkit::name()?))
+        let opened = Self::in_folder(Self::folder_in(root).join(toolkit::name()?))?;
+        let folder = opened.cache.folder();
+        old::mark_used(&folder);
+        old::remove_unused(&folder);
+        Ok(opened)
     }
 
     fn in_folder(folder: PathBuf) -> Result<Opened, KernelCacheError> {

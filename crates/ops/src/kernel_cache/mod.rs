@@ -11,10 +11,11 @@
 //! - and, for a program that was built anew, the kernel's text: a kernel of the same text is taken over, any other is compiled.
 //!
 //! Every kernel is a file that is checked before it is used. A damaged file is as none; any number of processes may
-//! read and write at once; the folder may be deleted at any time.
+//! read and write at once; the folder may be deleted at any time. Folders of other versions are removed when nobody used them
+//! for ninety days.
 //!
-//! CubeCL has one thread a device, which compiles a kernel at its first launch: kernels are compiled one after another, and the
-//! first start takes as long as NVRTC needs for all of them.
+//! CubeCL has one thread a device, which compiles a kernel at its first launch. What a model launches is therefore compiled
+//! before it is loaded for the first time, on all cores: see [`crate::rehearsal`].
 
 #[cfg(feature = "cuda")]
 mod cache;
@@ -23,6 +24,11 @@ mod cache;
     expect(dead_code, reason = "tested without CUDA, used with it")
 )]
 mod files;
+#[cfg_attr(
+    not(feature = "cuda"),
+    expect(dead_code, reason = "tested without CUDA, used with it")
+)]
+mod old;
 #[cfg(feature = "cuda")]
 mod toolkit;
 

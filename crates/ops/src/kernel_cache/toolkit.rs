@@ -9,6 +9,7 @@ use cudarc::{driver, nvrtc};
 use xxhash_rust::xxh3::Xxh3;
 
 use super::KernelCacheError;
+use super::old::NAME;
 
 /// The name of the folder for this version of burn-omni and this machine's driver, NVRTC and headers.
 ///
@@ -21,7 +22,7 @@ pub(super) fn name() -> Result<String, KernelCacheError> {
     let headers = headers(&include.join("include")).unwrap_or_default();
     let version = env!("CARGO_PKG_VERSION");
     Ok(format!(
-        "burn-omni-{version}-driver-{driver}-nvrtc-{nvrtc}-headers-{headers:016x}"
+        "{NAME}{version}-driver-{driver}-nvrtc-{nvrtc}-headers-{headers:016x}"
     ))
 }
 

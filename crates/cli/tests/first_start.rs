@@ -1,0 +1,136 @@
+//! What is compiled when, seen with an NVRTC that keeps count.
+#![cfg(unix)]
+
+mod common;
+
+use std::collections::HashSet;
+use std::path::Path;
+
+use common::Run;
+use common::fake_cuda::with;
+use tempfile::TempDir;
+
+/// What NVRTC was given.
+struct Texts {
+    /// By threads that compile nothing else.
+    ahead: usize,
+    /// By the thread of the device, where it met them.
+    late: usize,
+    /// Other ones among all.
+    different: usize,
+}
+
+/// A cache's folder, and what was asked with it.
+struct Starts {
+    folder: TempDir,
+}
+
+impl Starts {
+    fn new() -> Self {
+        let folder = tempfile::tempdir().expect("a folder");
+        Self { folder }
+    }
+
+    /// Asks the demo model for a few words, or for a few that are spoken.
+    fn start(&self, variables: &[(&str, &str)], spoken: bool) -> (Run, Texts) {
+        let model = common::demo();
+        let path = |path: &Path| path.to_str().expect("its path is text").to_owned();
+        let [model, log] = [path(&model), path(&self.folder.path().join("log"))];
+        let [cache, wav] = ["cache", "answer.wav"].map(|name| path(&self.folder.path().join(name)));
+        let mut args = vec!["run", "-m", &model, "--device", "cuda", "--max-tokens", "4"];
+        args.extend(["-p", "What is three plus four?"]);
+        if spoken {
+            args.extend(["--speak", "--max-frames", "8", "-o", &wav]);
+        }
+        let own = [
+            ("FAKE_NVRTC_LOG", log.as_str()),
+            ("BURN_OMNI_CACHE", &cache),
+        ];
+        let report = with(&[&own, variables].concat(), &args);
+        let lines = std::fs::read_to_string(&log).unwrap_or_default();
+        let _ = std::fs::remove_file(&log);
+        let lines: Vec<_> = lines
+            .lines()
+            .filter_map(|line| line.rsplit_once(' '))
+            .collect();
+        let ahead = lines
+            .iter()
+            .filter(|(thread, _)| *thread == "kernels")
+            .count();
+        let different: HashSet<_> = lines.iter().map(|(_, text)| text).collect();
+        let texts = Texts {
+            ahead,
+            late: lines.len() - ahead,
+            different: different.len(),
+        };
+        (report, texts)
+    }
+}
+
+#[test]
+fn a_first_start_compiles_ahead_what_is_launched() {
+    for spoken in [false, true] {
+        let starts = Starts::new();
+        let (report, texts) = starts.start(&[], spoken);
+        report.succeeds();
+        let Texts {
+            ahead,
+            late,
+            different,
+        } = texts;
+        assert_eq!(different, ahead + late, "no text is compiled twice");
+        assert!(ahead >= 30, "{ahead} texts ahead");
+        assert!(late * 20 <= ahead, "{ahead} texts ahead, and {late} late");
+        assert!(
+            report
+                .stderr
+                .contains("first start of this model: compiling "),
+            "{report:#?}"
+        );
+
+        let (report, texts) = starts.start(&[], spoken);
+        report.succeeds();
+        assert_eq!(
+            texts.ahead + texts.late,
+            0,
+            "a second start compiles nothing"
+        );
+        assert!(!report.stderr.contains("compiling"), "{report:#?}");
+    }
+}
+
+#[test]
+fn what_the_first_start_did_not_load_is_compiled_ahead_by_the_next() {
+    let starts = Starts::new();
+    let (_, text) = starts.start(&[], false);
+    let (report, speech) = starts.start(&[], true);
+    report.succeeds();
+    assert!(speech.ahead > 0, "speech has kernels of its own");
+    assert_eq!(speech.different, speech.ahead + speech.late);
+    assert!(
+        speech.late * 20 <= text.ahead + speech.ahead,
+        "{} late",
+        speech.late
+    );
+}
+
+#[test]
+fn without_a_cache_every_kernel_is_compiled_where_it_is_met() {
+    let starts = Starts::new();
+    let (report, texts) = starts.start(&[("BURN_OMNI_CACHE", "")], false);
+    report.succeeds();
+    assert_eq!(texts.ahead, 0);
+    assert_eq!(texts.different, texts.late);
+}
+
+#[test]
+fn an_nvrtc_that_takes_no_text_is_said_as_ever() {
+    let fails = ("FAKE_NVRTC_FAILS", "1");
+    let starts = Starts::new();
+    let (ahead, texts) = starts.start(&[fails], false);
+    assert!(texts.ahead > 0);
+    let (late, _) = starts.start(&[fails, ("BURN_OMNI_CACHE", "")], false);
+    for report in [&ahead, &late] {
+        report.fails(1, &["the thinker: ", "no text is good enough"]);
+    }
+}

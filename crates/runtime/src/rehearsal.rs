@@ -1,0 +1,159 @@
+//! A model run on a device that computes nothing, so that its kernels are compiled beside one another before it is loaded.
+//!
+//! A model is loaded, captured and asked as it will be: what launches kernels here is what launches them there. The weights are
+//! not read for it where they are copied as they are; what the device gives are zeros, which no kernel depends on. Media are
+//! not among what is asked, nor are long prompts: kernels for these are compiled when they are met.
+
+use std::num::NonZero;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::thread;
+use std::time::Instant;
+
+use burn::tensor::StreamId;
+use burn_omni_ops::rehearsal::Rehearsal;
+use burn_omni_quant::Warnings;
+
+use crate::budget::Captures;
+use crate::engine::{Loader, capture};
+use crate::kept::Kept;
+use crate::loading::Opened;
+use crate::pipeline::{Job, Question};
+use crate::progress::Progress;
+use crate::stages::Stages;
+use crate::stream::Sink;
+use crate::{Content, EngineConfig, Error, Request, SpeechRequest};
+
+/// What is asked: about as long as what people begin with.
+const QUESTION: &str = "What is three plus four?";
+/// Tokens of the answer: from the second on they come from a captured step.
+const TOKENS: usize = 3;
+/// Frames of the answer: packets of every length that code2wav is given.
+const FRAMES: usize = 64;
+
+/// Kernels that are compiled beside one another.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Compiling {
+    /// How many there are.
+    pub kernels: usize,
+    /// Threads that compile them.
+    pub threads: usize,
+}
+
+/// Compiles the kernels of a model that was never loaded on a device of this kind. Whatever fails here costs nothing but the
+/// time: a kernel that was not compiled ahead is compiled when it is launched.
+pub(crate) fn compile_ahead(engine: &EngineConfig, opened: &Opened, speech: bool, context: usize) {
+    let description = describe(engine, opened, speech, context);
+    let Some(rehearsal) = Rehearsal::of(&engine.device, &description) else {
+        return;
+    };
+    let began = Instant::now();
+    let config = engine.rehearsed(rehearsal.device());
+    let launch = || rehearse(config, opened, speech, context);
+    let outcome = catch_unwind(AssertUnwindSafe(launch));
+    match rehearsal.finish() {
+        Ok(kernels) if !kernels.is_empty() => {
+            let threads = thread::available_parallelism().map_or(1, NonZero::get);
+            let threads = threads.min(kernels.len());
+            let seconds = began.elapsed().as_secs_f64();
+            tracing::debug!(target: "burn_omni", kernels = kernels.len(), seconds, whole = matches!(outcome, Ok(Ok(()))), "rehearsed");
+            engine.compiling(Compiling {
+                kernels: kernels.len(),
+                threads,
+            });
+            kernels.compile(threads);
+            let seconds = began.elapsed().as_secs_f64();
+            tracing::info!(target: "burn_omni", seconds, "compiled ahead");
+        }
+        Ok(_) => {}
+        Err(cause) => tracing::warn!(target: "burn_omni", %cause, "nothing was compiled ahead"),
+    }
+}
+
+/// Everything that the kernels of a model depend on, the device and the program excepted.
+fn describe(engine: &EngineConfig, opened: &Opened, speech: bool, context: usize) -> String {
+    let mut text = serde_json::to_string(&opened.config).unwrap_or_default();
+    text += &format!(
+        "{speech} {context} {:?} {} {:?}",
+        engine.kv_dtype,
+        engine.w4a4,
+        engine.at_load()
+    );
+    for set in opened.checkpoint.components() {
+        for (name, tensor) in set.iter() {
+            text += &format!("\n{name} {:?} {:?}", tensor.dtype, tensor.shape);
+        }
+    }
+    text
+}
+
+/// Loads the model to the device of `engine` and has it answer.
+fn rehearse(
+    engine: EngineConfig,
+    opened: &Opened,
+    speech: bool,
+    context: usize,
+) -> Result<(), Error> {
+    let warnings = Warnings::new();
+    let loader = Loader::new(&opened.checkpoint, &engine, speech, &warnings);
+    let stream = StreamId::allocate();
+    let (mut thinker, mut speech) = stream.executes(|| opened.components(&loader, speech))?;
+    drop(loader);
+    thinker.store_kv(engine.kv_dtype.format());
+    let captured = stream.executes(|| capture(&thinker, speech.as_mut(), context));
+    let stages = Stages {
+        config: opened.config.clone(),
+        ids: opened.ids,
+        captured,
+        thinker,
+        speech,
+        context,
+        kv: engine.kv_dtype,
+        device: engine.device,
+        stream,
+    };
+    answer(&stages, opened)
+}
+
+/// Has a model answer, in speech too if it can.
+fn answer(stages: &Stages, opened: &Opened) -> Result<(), Error> {
+    let mut request = Request::new()
+        .user([Content::text(QUESTION)])
+        .max_tokens(TOKENS);
+    request.endless = true;
+    if stages.speech.is_some() {
+        request = request.speech(SpeechRequest {
+            max_frames: Some(FRAMES),
+            ..SpeechRequest::default()
+        });
+    }
+    let prompt = opened.processor.lay_out(&request.conversation, []);
+    let question = Question {
+        prompt: Arc::new(prompt.map_err(Error::Processor)?),
+        text: None,
+    };
+    let (sink, events) = Sink::channel();
+    let turns = stages.turns();
+    thread::scope(|scope| {
+        let (request, turns) = (&request, &turns);
+        scope.spawn(move || {
+            let captured = Captures {
+                thinker: stages.captured.is_some(),
+                speech: stages.speech.is_some(),
+            };
+            let job = Job {
+                stages,
+                turns,
+                request,
+                sink: &sink,
+                progress: &Progress::default(),
+                started: Instant::now(),
+                captured,
+            };
+            // What was launched until it failed is known.
+            let _ = job.run(question, &mut Kept::default());
+        });
+        events.into_iter().for_each(drop);
+    });
+    Ok(())
+}
