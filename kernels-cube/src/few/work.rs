@@ -120,7 +120,9 @@ impl Work {
         // Many planes with a pair each hide latency better than few with many; where there are many cubes, fewer and
         // longer planes cost less. Measured: see benches/NOTES.md.
         let (tiles, wanted) = match mode {
-            Mode::Dense if weights.tiles(mode) >= TALL && form.is_tiles() => (2, 2),
+            Mode::Dense if weights.tiles(mode) >= TALL && form.is_tiles() => {
+                (if columns <= COLUMNS { 1 } else { 2 }, 2)
+            }
             Mode::Dense if weights.tiles(mode) >= TALL => (1, 4),
             Mode::GateUp if form.is_tiles() && jobs == 1 => (1, 2),
             Mode::GateUp if form.is_tiles() => (2, 2),
