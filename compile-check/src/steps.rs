@@ -1,9 +1,9 @@
 //! Launches the decoding step of a model.
 
 use burn_omni_kernels::choose::{Chooser, Chosen};
+use burn_omni_kernels::control::{Control, TOKEN};
 use burn_omni_kernels::decode::{
-    Attend, Attended, Cache, Control, Entry, FeedForward, Layer, Router, Routing, Stack, Step,
-    TOKEN, attend, leave,
+    Attend, Attended, Cache, Entry, FeedForward, Layer, Router, Routing, Stack, Step, attend, leave,
 };
 use burn_omni_kernels::few::{Rows, Weights};
 use burn_omni_kernels::packed::tiles::{Matrix, Tiling, activations};

@@ -17,9 +17,10 @@
 
 use std::time::Instant;
 
+use burn_omni_kernels::control::{Control, RING, TOKENS};
 use burn_omni_kernels::decode::{
-    Attend, Attended, Cache, Choice, Control, FeedForward, Layer, RING, Router, Routing, Stack,
-    Step, TOKENS, attend, router,
+    Attend, Attended, Cache, Choice, FeedForward, Layer, Router, Routing, Stack, Step, attend,
+    router,
 };
 use burn_omni_kernels::few::{self, Row, Rows, Weights};
 use burn_omni_kernels::packed::tiles::{self, Activations, Matrix, Tiling};

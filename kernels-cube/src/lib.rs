@@ -19,7 +19,7 @@
 //! | [`write_rows`], [`read_rows`] | `[rows, heads, width]` | one unit a number, or four of E4M3 |
 //! | [`few`] | up to 16 rows, packed or bf16 weights | matrix units, weights read once |
 //! | [`many`] | more rows, packed or bf16 weights, convolutions, grouped experts | matrix units, activations staged |
-//! | [`decode`] | one row through a stack of layers | six launches a layer, captured |
+//! | [`decode`] | one row through a stack of layers | six launches a layer, captured; places are in [`control`] |
 //! | [`choose`] | scores of a vocabulary | one cube, or two launches; captured |
 //! | [`packed`] | matrices of 4- and 8-bit values | in checkpoint order on any device, in tiles on matrix units |
 //! | [`experts()`] | `[rows, hidden]` | lanes along a row of an expert's weight |
@@ -28,6 +28,7 @@ mod activation;
 pub mod attention;
 mod buffer;
 pub mod choose;
+pub mod control;
 pub mod decode;
 mod draw;
 mod e4m3;

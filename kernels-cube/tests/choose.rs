@@ -4,8 +4,8 @@
 mod adapter;
 
 use burn_omni_kernels::Buffer;
-use burn_omni_kernels::choose::{Chooser, Choosing, Chosen};
-use burn_omni_kernels::decode::{Control, RING, TOKENS};
+use burn_omni_kernels::choose::{Chooser, Choosing, Chosen, rules};
+use burn_omni_kernels::control::{Control, RING, TOKENS};
 use cubecl::prelude::*;
 
 use adapter::{Random, client};
@@ -45,7 +45,7 @@ fn numbers(client: &Client, buffer: &Buffer) -> Vec<u32> {
     u32::from_bytes(&bytes.expect("the launches worked")).to_vec()
 }
 
-/// The rules, on the host.
+/// The rules, and how far they have come.
 struct Rules {
     choosing: Choosing,
     chosen: u32,
@@ -53,53 +53,8 @@ struct Rules {
 
 impl Rules {
     /// The next token, when the draw and the share of `top_p` are shifted by so much.
-    fn next(&self, scores: &[f32], [draw, share]: [f64; 2]) -> u32 {
-        let choosing = &self.choosing;
-        let banned = self.chosen < choosing.bans;
-        let scores: Vec<f64> = (0..)
-            .zip(scores)
-            .map(|(id, score)| match *score {
-                _ if banned && choosing.banned.contains(&id) => f64::NEG_INFINITY,
-                score if !choosing.seen.contains(&id) => f64::from(score),
-                score if score < 0.0 => f64::from(score * choosing.penalty),
-                score => f64::from(score / choosing.penalty),
-            })
-            .collect();
-        let mut descending: Vec<usize> = (0..scores.len()).collect();
-        // Of equals the higher number is first here, and so the last to be dropped.
-        descending.sort_by(|a, b| scores[*b].total_cmp(&scores[*a]).then(b.cmp(a)));
-        let largest = scores[descending[0]];
-        if choosing.temperature == 0.0 {
-            let id = scores.iter().position(|score| *score == largest);
-            return id.unwrap() as u32;
-        }
-        let count = match choosing.top_k as usize {
-            0 => scores.len(),
-            count => count.min(scores.len()),
-        };
-        let last = scores[descending[count - 1]];
-        descending.retain(|id| scores[*id] >= last && scores[*id] > f64::NEG_INFINITY);
-        let weight = |id: &usize| ((scores[*id] - largest) / f64::from(choosing.temperature)).exp();
-        let total: f64 = descending.iter().map(weight).sum();
-        let budget = (1.0 - f64::from(choosing.top_p) + share) * total;
-        let mut dropped = 0.0;
-        while choosing.top_p < 1.0 && descending.len() > 1 {
-            dropped += weight(descending.last().unwrap());
-            if dropped > budget {
-                break;
-            }
-            descending.pop();
-        }
-        descending.sort_unstable();
-        let total: f64 = descending.iter().map(weight).sum();
-        let mut rest = (uniform(choosing) + draw) * total;
-        for id in &descending {
-            rest -= weight(id);
-            if rest < 0.0 {
-                return *id as u32;
-            }
-        }
-        *descending.last().unwrap() as u32
+    fn next(&self, scores: &[f32], shifts: [f64; 2]) -> u32 {
+        rules::next(scores, &self.choosing, self.chosen, shifts)
     }
 
     /// A choice that the device made must be one of these rules, or of those next to them; whether it is the former.
@@ -117,27 +72,6 @@ impl Rules {
         self.chosen += 1;
         found == exact
     }
-}
-
-/// Number `draws` of Philox 4x32-10, with 53 bits.
-fn uniform(choosing: &Choosing) -> f64 {
-    let [mut low, mut high] = choosing.seed;
-    let draws = choosing.draws;
-    let mut counter = [draws as u32, (draws >> 32) as u32, choosing.stage, 0];
-    for _ in 0..10 {
-        let a = 0xD251_1F53_u64 * u64::from(counter[0]);
-        let b = 0xCD9E_8D57_u64 * u64::from(counter[2]);
-        counter = [
-            (b >> 32) as u32 ^ counter[1] ^ low,
-            b as u32,
-            (a >> 32) as u32 ^ counter[3] ^ high,
-            a as u32,
-        ];
-        low = low.wrapping_add(0x9E37_79B9);
-        high = high.wrapping_add(0xBB67_AE85);
-    }
-    let bits = (u64::from(counter[0]) << 32 | u64::from(counter[1])) >> 11;
-    bits as f64 / (1_u64 << 53) as f64
 }
 
 /// Scores of which few are large, as a model has them.

@@ -314,7 +314,7 @@ fn every_half_of_a_layer_of_the_releases_size_is_the_cpus() {
         let Some(model) = release(format) else {
             return;
         };
-        let what = format!("decoders of the release's size, {}", name);
+        let what = format!("decoders of the release's size, {name}");
         drawn::decoders(&model, &Device::cuda(0)).finish(&what);
     }
 }
@@ -327,7 +327,7 @@ fn every_captured_layer_of_the_releases_size_is_the_cpus() {
                 return;
             };
             let table = drawn::captured(&model, &Device::cuda(0), cache);
-            let what = format!("captured layers of the release's size, {}, {cache:?}", name);
+            let what = format!("captured layers of the release's size, {name}, {cache:?}");
             table.expect("steps are captured").finish(&what);
         }
     }
@@ -339,7 +339,7 @@ fn an_answer_at_the_releases_size_is_the_cpus() {
         let Some(model) = release(format) else {
             return;
         };
-        let what = format!("an answer at the release's size, {}", name);
+        let what = format!("an answer at the release's size, {name}");
         drawn::answer(&model, &Device::cuda(0)).finish(&what);
     }
 }

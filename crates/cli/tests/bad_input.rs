@@ -42,6 +42,20 @@ fn a_checkpoint_that_does_not_load() {
 }
 
 #[test]
+fn side_files_that_are_damaged() {
+    let folder = tempfile::tempdir().unwrap();
+    for (name, bytes) in [
+        ("config.json", &b"{\"thinker_config\": "[..]),
+        ("tokenizer.json", b"{\"\xFF\": 0}"),
+    ] {
+        let broken = Broken::new().write(name, bytes);
+        run_in(folder.path(), ["run", "-m", broken.text(), "-p", "x"])
+            .fails(1, &[name])
+            .hints("copy it from the original release");
+    }
+}
+
+#[test]
 fn audio_that_cannot_be_heard() {
     let folder = tempfile::tempdir().unwrap();
     let dir = folder.path();

@@ -9,11 +9,11 @@ use burn::tensor::{Device, Tensor};
 use crate::{KvStore, Packed};
 
 #[cfg(feature = "cube")]
-use crate::cube::decode::{Captured, CapturedPass};
+use crate::cube::decode::Captured;
 #[cfg(feature = "cube")]
 use crate::cube::frames::CapturedFrames;
 #[cfg(not(feature = "cube"))]
-use absent::{Captured, CapturedFrames, CapturedPass};
+use absent::{Captured, CapturedFrames};
 
 /// One or several matrices of weights as they are stored.
 #[derive(Clone, Debug)]
@@ -169,6 +169,9 @@ pub struct SharedParts {
     pub matrices: [Matrices; 2],
 }
 
+/// Tokens among which a captured step can choose at most.
+pub const MOST_SCORES: usize = (1 << 18) - 1;
+
 /// Whether a device multiplies matrices of bf16 faster than others: it has matrix units that our kernels use.
 #[must_use]
 pub fn multiplies_bf16(device: &Device) -> bool {
@@ -201,6 +204,12 @@ impl std::error::Error for DecodeError {}
 pub fn chosen(scores: Tensor<1>, choosing: &Choosing, count: usize) -> Option<Vec<u32>> {
     Captured::runs_on(&scores.device()).then_some(())?;
     Captured::chosen(scores, choosing, count)
+}
+
+/// The same tokens by the rules in f64, on the host; nothing where no device can choose.
+#[must_use]
+pub(crate) fn by_rules(scores: &[f32], choosing: Choosing, count: usize) -> Option<Vec<u32>> {
+    Captured::by_rules(scores, choosing, count)
 }
 
 /// Where an answer begins, or goes on.
@@ -341,34 +350,12 @@ impl Frames {
     }
 }
 
-/// A captured pass of one row through layers, whose rows the host chooses.
-#[derive(Clone, Debug)]
-pub struct Pass(CapturedPass);
-
-impl Pass {
-    /// Captures the pass; see [`Decoder::new`].
-    #[must_use]
-    pub fn new(parts: PassParts) -> Option<Self> {
-        CapturedPass::new(parts).map(Self)
-    }
-
-    /// The scores for a row that stands behind `len` rows of the caches, at this position: `[1, vocabulary]`, until the
-    /// next ones.
-    ///
-    /// # Shapes
-    /// - row: `[1, hidden]`
-    #[must_use]
-    pub fn scores(&self, row: Tensor<2>, len: usize, position: f32) -> Tensor<2> {
-        self.0.scores(row, len, position)
-    }
-}
-
 /// Without a GPU backend there is nothing to capture.
 #[cfg(not(feature = "cube"))]
 mod absent {
     use burn::tensor::{Device, Tensor};
 
-    use super::{Choosing, DecodeError, DecoderParts, FrameParts, NodeTime, PassParts, Place};
+    use super::{Choosing, DecodeError, DecoderParts, FrameParts, NodeTime, Place};
 
     #[derive(Debug)]
     pub(super) enum Captured {}
@@ -384,6 +371,10 @@ mod absent {
         }
 
         pub(super) fn chosen(_: Tensor<1>, _: &Choosing, _: usize) -> Option<Vec<u32>> {
+            None
+        }
+
+        pub(super) fn by_rules(_: &[f32], _: Choosing, _: usize) -> Option<Vec<u32>> {
             None
         }
 
@@ -404,20 +395,6 @@ mod absent {
         }
 
         pub(super) fn scores(&mut self) -> Result<Vec<f32>, DecodeError> {
-            match *self {}
-        }
-    }
-
-    #[derive(Clone, Debug)]
-    pub(super) enum CapturedPass {}
-
-    #[allow(clippy::unused_self, reason = "the same methods as where there is one")]
-    impl CapturedPass {
-        pub(super) fn new(_: PassParts) -> Option<Self> {
-            None
-        }
-
-        pub(super) fn scores(&self, _: Tensor<2>, _: usize, _: f32) -> Tensor<2> {
             match *self {}
         }
     }

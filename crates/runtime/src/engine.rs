@@ -9,7 +9,7 @@ use burn::tensor::StreamId;
 use burn_omni_model::config::Config;
 use burn_omni_model::processor::{Message, Processor, Prompt};
 use burn_omni_model::thinker::Thinker;
-use burn_omni_ops::decode::multiplies_bf16;
+use burn_omni_ops::decode::{MOST_SCORES, multiplies_bf16};
 use burn_omni_quant::Warnings;
 
 use crate::budget::Budget;
@@ -69,6 +69,17 @@ pub(crate) fn capture(
     captured
 }
 
+/// What to say where a device captures steps, but none that choose among as many tokens as the model has.
+fn too_many(config: &Config) -> Option<String> {
+    let tokens = config.thinker.text_config.vocab_size;
+    (tokens > MOST_SCORES).then(|| {
+        format!(
+            "vocab_size {tokens}: kernels are launched one by one, which is slow: captured steps choose among at most \
+             {MOST_SCORES} tokens"
+        )
+    })
+}
+
 impl Engine {
     /// Loads a checkpoint.
     ///
@@ -107,9 +118,10 @@ impl Engine {
         };
         engine.warn_of_cut(opened.context, plan.context);
         if captures && !(captured.is_some() && spoken) {
-            engine.warning(
+            let known = too_many(&opened.config);
+            engine.warning(known.as_deref().unwrap_or(
                 "kernels are launched one by one, which is slow: no captured step for these weights, or no memory",
-            );
+            ));
         }
         let limit = engine.limit();
         let dir = opened.checkpoint.dir().to_owned();
@@ -150,11 +162,11 @@ impl Engine {
             engine.tell(&warnings);
             let mut problems = loader.into_problems();
             problems.extend(built.err());
-            problems.extend(
-                engine
-                    .plan(&opened, speech, multiplies_bf16(&engine.device))
-                    .err(),
-            );
+            let captures = multiplies_bf16(&engine.device);
+            if let Some(warning) = too_many(&opened.config).filter(|_| captures) {
+                engine.warning(&warning);
+            }
+            problems.extend(engine.plan(&opened, speech, captures).err());
             Ok(problems)
         };
         checked().unwrap_or_else(|error| vec![error])
@@ -373,5 +385,20 @@ impl Model {
                 missing: "talker loaded",
             }),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_vocabulary_of_which_no_step_chooses_is_named() {
+        let mut config = Config::preset("qwen3-omni-30b-a3b").unwrap();
+        config.thinker.text_config.vocab_size = MOST_SCORES;
+        assert_eq!(too_many(&config), None);
+        config.thinker.text_config.vocab_size += 1;
+        let said = too_many(&config).unwrap();
+        assert!(said.starts_with("vocab_size 262144: "), "{said}");
     }
 }

@@ -9,7 +9,7 @@ use super::score::{NOT_FINITE, key_of};
 use super::units::{PEAKS, Shares, largest, shares, span};
 use super::{CHOSEN, Chooser, Chosen, DRAWS, Form, SEEN, TEMPERATURE, TOP_K, TOP_P, marks};
 use crate::Buffer;
-use crate::decode::{LEN, POSITION, RING, STEP, TOKEN, TOKENS};
+use crate::control::{LEN, POSITION, RING, STEP, TOKEN, TOKENS};
 
 #[expect(unsafe_code, reason = "kernels are launched without bounds checks")]
 pub(super) fn launch(client: &Client, chooser: &Chooser, scores: &Buffer, chosen: Chosen<'_>) {

@@ -14,6 +14,7 @@ mod compare;
 mod digits;
 mod finish;
 mod random;
+pub mod rules;
 mod score;
 mod units;
 
@@ -21,7 +22,7 @@ use cubecl::bytes::Bytes;
 use cubecl::prelude::*;
 
 use crate::Buffer;
-use crate::decode::Control;
+use crate::control::Control;
 
 /// Scores that one launch chooses among: they fit into the shared memory of a cube.
 pub const SMALL: usize = 4096;

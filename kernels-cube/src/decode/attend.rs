@@ -10,8 +10,9 @@
 
 use cubecl::prelude::*;
 
-use super::{LEN, arrive, pack_bf16, warm};
+use super::{arrive, pack_bf16, warm};
 use crate::Buffer;
+use crate::control::LEN;
 use crate::e4m3::{self, bf16_pairs, byte_of};
 use crate::matrix_units::{high, low};
 use crate::packed::tiles::Activations;
@@ -237,6 +238,16 @@ fn attend_kernel(
                 angles[16usize + lane % 16usize],
                 eps,
             );
+        }
+        if comptime!(e4m3) {
+            // The matrix units take NaN of E4M3 for 480: a query that is NaN makes the scores of the step NaN instead, as a key
+            // or value of bf16 that is does.
+            if plane == 0usize {
+                let value = qkv[first + kv_heads * comptime!(HEAD / 4) + lane];
+                if has_nan(row) || has_nan(value) {
+                    queries[lane] = Vector::<u32, N2>::new(0x7FC0_7FC0u32);
+                }
+            }
         }
         // Lanes that have a vector together.
         let lanes = comptime!(32 / row_vectors);
@@ -571,6 +582,18 @@ fn pairs_of_keys(
             b[i + 2usize] = halves_of(first, second, true);
         }
     }
+}
+
+/// Whether one of four numbers is NaN.
+#[cube]
+fn has_nan(numbers: Vector<f32, N4>) -> bool {
+    let mut largest = 0u32;
+    #[unroll]
+    for i in 0..4usize {
+        let magnitude = numbers.extract(i).to_bits() & 0x7FFF_FFFFu32;
+        largest = select(magnitude > largest, magnitude, largest);
+    }
+    largest > 0x7F80_0000u32
 }
 
 /// A head as the cache has it, of which a lane has four numbers: the vector that this lane's are the first of.

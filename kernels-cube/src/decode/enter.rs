@@ -2,8 +2,9 @@
 
 use cubecl::prelude::*;
 
-use super::{Attend, Control, LEN, POSITION, TOKEN};
+use super::Attend;
 use crate::Buffer;
+use crate::control::{Control, LEN, POSITION, TOKEN};
 use crate::few::{Row, Rows};
 use crate::plane::plane_total;
 

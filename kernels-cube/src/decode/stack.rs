@@ -2,8 +2,9 @@
 
 use cubecl::prelude::*;
 
-use super::{Attend, Attended, Cache, Choice, Control, Router, attend, router};
+use super::{Attend, Attended, Cache, Choice, Router, attend, router};
 use crate::Buffer;
+use crate::control::Control;
 use crate::few::{self, Row, Weights};
 use crate::packed::tiles::{Activations, activations};
 

@@ -44,6 +44,7 @@ struct Said {
     scores: Tensor<2>,
     /// How often tokens were replaced.
     replaced: usize,
+    rounding: Rounding,
 }
 
 /// The residual stream behind every layer and the scores of every step, the answer's tokens being given.
@@ -76,14 +77,7 @@ pub fn answer(model: &Drawn, device: &Device) -> Table {
             outputs.push(x.clone());
         }
     });
-    assert_eq!(outputs.len(), said.layers.len(), "every layer is seen");
-    for (number, (found, expected)) in outputs.into_iter().zip(&said.layers).enumerate() {
-        let expected = expected.output.clone().slice(s![..PROMPT, ..]);
-        let error = worst(found, &expected, None, |_| true);
-        let bound = Rounding::bound(said.variances[number]);
-        let stage = format!("thinker layers.{number}, from the prompt on");
-        table.remark(stage, (PROMPT, error, bound), String::new());
-    }
+    said.compare_layers(outputs, &mut table);
     said.compare("scores of the prompt", 0, passed.logits, &mut table);
     for row in PROMPT..count {
         let scores = match &mut decoder {
@@ -161,6 +155,7 @@ impl Oracle {
                     variances,
                     scores: self.head.forward(last),
                     replaced,
+                    rounding: self.rounding,
                 };
             }
             replaced += unclear.len();
@@ -184,7 +179,7 @@ impl Oracle {
             let added = rounding.attention(PROMPT, variance, format);
             let heard = joined([variance, added], shares(&passed.attended, &passed.input));
             if let Some(choice) = &passed.choice {
-                let least = CLEAR * (heard + Rounding::products(1)).sqrt();
+                let least = CLEAR * (heard + rounding.products(1)).sqrt();
                 for (row, margin) in choice.margins.iter().enumerate() {
                     unclear[row] |= *margin < least;
                 }
@@ -202,13 +197,25 @@ impl Oracle {
 }
 
 impl Said {
+    /// Compares the rows of the prompt behind every layer.
+    fn compare_layers(&self, outputs: Vec<Tensor<2>>, table: &mut Table) {
+        assert_eq!(outputs.len(), self.layers.len(), "every layer is seen");
+        for (number, (found, expected)) in outputs.into_iter().zip(&self.layers).enumerate() {
+            let expected = expected.output.clone().slice(s![..PROMPT, ..]);
+            let error = worst(found, &expected, None, |_| true);
+            let bound = self.rounding.bound(self.variances[number]);
+            let stage = format!("thinker layers.{number}, from the prompt on");
+            table.note(stage, PROMPT, error, bound);
+        }
+    }
+
     /// Compares the scores behind a row, counted from the last of the prompt.
     fn compare(&self, stage: &str, row: usize, found: Tensor<2>, table: &mut Table) {
         let expected = self.scores.clone().slice(s![row..=row, ..]);
         let error = worst(found.cast(DType::F32), &expected, None, |_| true);
         let last = self.variances[self.variances.len() - 1];
         // The head is one more product.
-        let bound = Rounding::bound(last + Rounding::products(1));
+        let bound = self.rounding.bound(last + self.rounding.products(1));
         table.note(stage, 1, error, bound);
     }
 }

@@ -43,7 +43,8 @@ pub fn code2wav(model: &Drawn, device: &Device) -> Table {
     });
     assert_eq!(found.len(), expected.len(), "every stage is seen on both");
     let mut table = Table::default();
-    let mut variance = Rounding::products(LAYER * config.num_hidden_layers);
+    let rounding = Rounding::on(device, false);
+    let mut variance = rounding.products(LAYER * config.num_hidden_layers);
     for ((stage, x), (_, y)) in found.into_iter().zip(&expected) {
         let [rows, _] = y.dims();
         let error = worst(x, y, None, |_| true);
@@ -51,10 +52,10 @@ pub fn code2wav(model: &Drawn, device: &Device) -> Table {
             format!("code2wav {stage}"),
             rows,
             error,
-            Rounding::bound(variance),
+            rounding.bound(variance),
         );
         // An activation `x + sin(x)^2` is twice as steep as its input at most, half as steep in the mean of the squares.
-        variance = 2.0 * variance + Rounding::products(PRODUCTS);
+        variance = 2.0 * variance + rounding.products(PRODUCTS);
     }
     table
 }

@@ -101,7 +101,7 @@ impl Halves<'_> {
         let layer = &stack.layers[*number];
         let found = layer.attend(there(&input, &stack.device), &rope, &mut cache);
         let error = worst(found, &attended, Some(&input), all);
-        let bound = Rounding::bound(rounding.attention(rows, 0.0, *format));
+        let bound = rounding.bound(rounding.attention(rows, 0.0, *format));
         let [_, added] = shares(&attended, &input);
         let remark = format!("adds {added:.2} of the squares");
         table.remark(format!("{stage} attention"), (rows, error, bound), remark);
@@ -110,7 +110,7 @@ impl Halves<'_> {
         let clear = self.route(stage, entering.clone(), rows, table);
         let found = layer.feed_forward(entering);
         let error = worst(found, &output, Some(&attended), |row| clear[row]);
-        let bound = Rounding::bound(rounding.feed_forward(rows, 0.0));
+        let bound = rounding.bound(rounding.feed_forward(rows, 0.0));
         let [_, added] = shares(&output, &attended);
         let remark = format!("adds {added:.2} of the squares");
         table.remark(
@@ -129,7 +129,7 @@ impl Halves<'_> {
         let found = router.choose(attended);
         let scores = expected.scores.clone().slice(s![..rows, ..]);
         let mut error = worst(found.scores, &scores, None, |_| true);
-        let bound = Rounding::bound(0.0);
+        let bound = self.rounding.bound(0.0);
         let clear = |row: &usize| expected.margins[*row] >= tie(bound);
         let same = |row: &usize| found.experts[*row] == expected.experts[*row];
         let wrong = (0..rows).filter(|row| clear(row) && !same(row)).count();
@@ -244,8 +244,8 @@ impl Step<'_> {
         let heard = joined([0.0, of_attention], shares(&attended, &input));
         let of_block = rounding.feed_forward(1, heard);
         let variance = joined([heard, of_block], shares(&output, &attended));
-        let bound = Rounding::bound(variance);
-        let scores = Rounding::bound(heard);
+        let bound = rounding.bound(variance);
+        let scores = rounding.bound(heard);
         let clear = |row: usize| {
             let margin = |margins: &Vec<f64>| margins[PROMPT + row];
             choice

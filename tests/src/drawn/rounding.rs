@@ -11,8 +11,11 @@ use burn_omni_ops::decode::multiplies_bf16;
 
 /// Rows from which on matrix units take activations and operands of attention as bf16.
 const MANY: usize = 64;
-/// What every way keeps: two halves of bf16 have 16 bits, and sums in f32 that are formed in another order as many.
-const FLOOR: f64 = 1.0 / (1 << 16) as f64;
+/// What two halves of bf16 keep, in which matrix units take all other operands: 16 bits.
+const HALVES: f64 = 1.0 / (1 << 16) as f64;
+/// What sums in f32 keep that are formed in another order: of 4096 numbers each rounds by the root of a mean square of
+/// 2^-25, and the root of their sum is 64 times that.
+const SUMS: f64 = 1.0 / (1 << 19) as f64;
 
 /// What a device rounds in the layers of a model, apart from the CPU.
 #[derive(Clone, Copy, Debug)]
@@ -47,12 +50,18 @@ impl Rounding {
         KvFormat::Float(if self.units { DType::BF16 } else { DType::F32 })
     }
 
+    /// What every product rounds away.
+    fn floor(self) -> f64 {
+        let kept = if self.units { HALVES } else { SUMS };
+        kept * kept
+    }
+
     /// What multiplying so many rows rounds away.
     fn product(self, rows: usize) -> f64 {
         if self.units && self.packed && rows >= MANY {
             rounded(BF16)
         } else {
-            FLOOR * FLOOR
+            self.floor()
         }
     }
 
@@ -63,7 +72,7 @@ impl Rounding {
     /// numbers that are `e` apart a share of `2 e / step`. Matrix units round queries and probabilities too, and keys and
     /// values that are not rounded already.
     pub(super) fn attention(self, rows: usize, entering: f64, cache: KvFormat) -> f64 {
-        let input = entering + self.product(rows) + FLOOR * FLOOR;
+        let input = entering + self.product(rows) + self.floor();
         let step = match cache {
             KvFormat::E4m3 => 1.0 / 8.0,
             KvFormat::Float(DType::BF16) => BF16,
@@ -85,14 +94,14 @@ impl Rounding {
         3.0 * (entering + self.product(rows)) + 2.0 * self.product(rows)
     }
 
-    /// Of so many products in f32, one behind the other.
-    pub(super) fn products(count: usize) -> f64 {
-        count as f64 * FLOOR * FLOOR
+    /// Of so many products of what is not packed, one behind the other.
+    pub(super) fn products(self, count: usize) -> f64 {
+        count as f64 * self.floor()
     }
 
     /// The bound that a variance means.
-    pub(super) fn bound(variance: f64) -> f64 {
-        2.0 * (variance + FLOOR * FLOOR).sqrt()
+    pub(super) fn bound(self, variance: f64) -> f64 {
+        2.0 * (variance + self.floor()).sqrt()
     }
 }
 

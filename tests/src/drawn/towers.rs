@@ -41,7 +41,7 @@ pub fn towers(model: &Drawn, device: &Device) -> Table {
 
 fn compare(tower: &str, (found, expected): (&Taps, &Taps), rounding: Rounding, table: &mut Table) {
     assert_eq!(found.len(), expected.len(), "every stage is seen on both");
-    let mut variance = Rounding::products(STEM);
+    let mut variance = rounding.products(STEM);
     let mut before: Option<&Tensor<2>> = None;
     for ((stage, x), (_, y)) in found.iter().zip(expected) {
         let [rows, _] = y.dims();
@@ -53,14 +53,14 @@ fn compare(tower: &str, (found, expected): (&Taps, &Taps), rounding: Rounding, t
                 let added = heard + rounding.feed_forward(rows, variance + heard);
                 variance = joined([variance, added], shares(y, before));
             }
-            _ => variance += Rounding::products(HEAD),
+            _ => variance += rounding.products(HEAD),
         }
         let error = worst(x.clone(), y, None, |_| true);
         table.note(
             format!("{tower} {stage}"),
             rows,
             error,
-            Rounding::bound(variance),
+            rounding.bound(variance),
         );
         before = Some(y);
     }

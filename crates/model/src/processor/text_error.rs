@@ -139,6 +139,9 @@ impl TextError {
             Self::MissingFile { .. } => {
                 Some("give the folder that holds the checkpoint's config.json".to_owned())
             }
+            Self::Read { source, .. } if source.kind() == io::ErrorKind::InvalidData => {
+                Some("the file is damaged, copy it from the original release".to_owned())
+            }
             Self::BadConversation { .. } => Some(format!("a conversation is like {CONVERSATION}")),
             Self::BadMessage { field, .. } if field.starts_with("content") => {
                 Some(format!("content is a text, or a list of parts like {PART}"))

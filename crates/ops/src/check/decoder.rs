@@ -1,10 +1,10 @@
 //! A captured step against the operations that it is made of.
 
-use burn::tensor::{DType, Device, Tensor, activation, s};
+use burn::tensor::{DType, Device, Tensor, TensorData, activation, s};
 
 use super::Bench;
 use crate::decode::{
-    FeedForwardParts, LayerParts, Matrices, Pass, PassParts, SharedParts, StackParts,
+    Decoder, DecoderParts, FeedForwardParts, LayerParts, Matrices, SharedParts, StackParts,
 };
 use crate::{
     AttentionSpec, KvFormat, KvStore, attention, experts, linear, reference, rms_norm, rope, route,
@@ -18,6 +18,10 @@ const TOP_K: usize = 3;
 const HEADS: [usize; 2] = [4, 2];
 const HEAD: usize = 128;
 const VOCABULARY: usize = 70;
+/// The token whose row passes.
+const TOKEN: u32 = 41;
+/// What its position is more than the rows before it.
+const AHEAD: f32 = 2.0;
 const CAPACITY: usize = 320;
 const EPS: f64 = 1e-6;
 /// How caches are stored, and how much further apart results may be: a key next to a rounding boundary may fall to the other
@@ -48,6 +52,7 @@ pub(super) fn decoder(bench: &mut Bench<'_>) {
         for len in [0, 9, 300] {
             step(bench, len, format, apart);
         }
+        tells_nan(bench, format);
     }
 }
 
@@ -60,31 +65,73 @@ fn step(bench: &mut Bench<'_>, len: usize, format: KvFormat, apart: f32) {
         vector(bench, bench.oracle),
         weights(bench, [VOCABULARY, HIDDEN]),
     );
-    let x = bench.random.tensor([1, HIDDEN], bench.oracle);
+    let table: Tensor<2> = bench.random.tensor([VOCABULARY, HIDDEN], bench.oracle);
+    let table = table.cast(DType::BF16);
+    let token = TOKEN as usize;
+    let x = table.clone().slice(s![token..=token, ..]).cast(DType::F32);
     let frequency: Vec<f32> = (0..HEAD / 2).map(|i| 0.9_f32.powi(i as i32)).collect();
-    let position = len as f32 + 2.0;
-    let y = expected.forward(x.clone(), len, &angles(&frequency, position, bench.oracle));
+    let position = len as f32 + AHEAD;
+    let y = expected.forward(x, len, &angles(&frequency, position, bench.oracle));
     let y = linear(normed(y, &norm), head.clone().cast(DType::F32), None);
 
-    let device = bench.device;
-    let there = |x: Tensor<2>| Tensor::<2>::from_data(x.into_data(), device);
-    let parts = PassParts {
-        stack: StackParts {
-            layers: vec![found.parts()],
-            norm: Tensor::from_data(norm.into_data(), device),
-            eps: EPS,
-            heads: HEADS,
-            inverse_frequency: frequency,
-        },
-        head: Matrices::Dense(there(head).cast(DType::BF16).unsqueeze()),
+    let model = Model {
+        norm,
+        table,
+        head,
+        frequency,
     };
-    match Pass::new(parts) {
-        Some(pass) => {
-            let scores = pass.scores(there(x), len, position);
-            let error = super::error(Tensor::from_data(scores.into_data(), bench.oracle), y);
-            bench.largest = bench.largest.max(error / apart);
-        }
-        None => bench.largest = f32::INFINITY,
+    let error = model
+        .scores(&found, len, bench.device)
+        .map_or(f32::INFINITY, |scores| {
+            let found = TensorData::new(scores, [1, VOCABULARY]);
+            super::error(Tensor::from_data(found, bench.oracle), y)
+        });
+    bench.largest = bench.largest.max(error / apart);
+}
+
+/// A value that is NaN must be told, whatever caches make of it.
+fn tells_nan(bench: &mut Bench<'_>, format: KvFormat) {
+    let mut layer = Layer::new(bench, bench.device, format);
+    let row = (HEADS[0] + HEADS[1]) * HEAD + 5;
+    let nan = Tensor::<2>::full([1, HIDDEN], f32::NAN, bench.device).cast(DType::BF16);
+    layer.qkv = layer.qkv.slice_assign(s![row..=row, ..], nan);
+    let model = Model {
+        norm: vector(bench, bench.oracle),
+        table: weights(bench, [VOCABULARY, HIDDEN]),
+        head: weights(bench, [VOCABULARY, HIDDEN]),
+        frequency: vec![0.5; HEAD / 2],
+    };
+    let scores = model.scores(&layer, 9, bench.device);
+    if scores.is_none_or(|scores| scores.iter().all(|score| score.is_finite())) {
+        bench.largest = f32::INFINITY;
+    }
+}
+
+/// What stands around a layer.
+struct Model {
+    norm: Tensor<1>,
+    table: Tensor<2>,
+    head: Tensor<2>,
+    frequency: Vec<f32>,
+}
+
+impl Model {
+    /// The scores behind a captured step through the layer on a device.
+    fn scores(&self, layer: &Layer, len: usize, device: &Device) -> Option<Vec<f32>> {
+        let there = |x: &Tensor<2>| Tensor::<2>::from_data(x.clone().into_data(), device);
+        let parts = DecoderParts {
+            stack: StackParts {
+                layers: vec![layer.parts()],
+                norm: Tensor::from_data(self.norm.clone().into_data(), device),
+                eps: EPS,
+                heads: HEADS,
+                inverse_frequency: self.frequency.clone(),
+            },
+            embedding: there(&self.table).cast(DType::BF16),
+            head: Matrices::Dense(there(&self.head).cast(DType::BF16).unsqueeze()),
+        };
+        let mut decoder = Decoder::new(parts)?;
+        decoder.scores(TOKEN, len, len as f32 + AHEAD).ok()
     }
 }
 

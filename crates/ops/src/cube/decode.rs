@@ -4,24 +4,29 @@ use std::time::{Duration, Instant};
 
 use burn::tensor::{DType, Device, Tensor};
 use burn_cubecl::CubeBackend;
-use burn_cubecl::tensor::CubeTensor;
 use burn_omni_kernels::Buffer;
 use burn_omni_kernels::choose::{self, Chooser, Chosen, MOST};
+use burn_omni_kernels::control::{RING, TOKENS};
 use burn_omni_kernels::decode::{
-    Attend, Cache, Entry, FeedForward, Layer, Node, RING, Router, Routing, Stack, Step, TOKENS,
+    Attend, Cache, FeedForward, Layer, Node, Router, Routing, Stack, Step,
 };
-use burn_omni_kernels::few::{self, Rows, Weights};
+use burn_omni_kernels::few::{Rows, Weights};
 use burn_omni_kernels::packed::tiles;
 use cubecl::client::Graph;
 use cubecl::prelude::*;
 
-use super::buffers::{e4m3, flat, primitive, tensor};
+use super::buffers::{e4m3, flat, primitive};
 use super::packed::{in_tiles, tiled};
 use crate::decode::{
-    Choosing, DecodeError, DecoderParts, FeedForwardParts, LayerParts, Matrices, NodeTime,
-    PassParts, Place, SharedParts, StackParts,
+    Choosing, DecodeError, DecoderParts, FeedForwardParts, LayerParts, MOST_SCORES, Matrices,
+    NodeTime, Place, SharedParts, StackParts,
 };
 use crate::{KvStore, Packed};
+
+const _: () = assert!(
+    MOST == MOST_SCORES,
+    "what the kernels choose among is what users are told"
+);
 
 /// Numbers of a head.
 const HEAD: usize = 128;
@@ -77,7 +82,7 @@ impl Captured {
 
     pub(crate) fn new(parts: DecoderParts) -> Option<Self> {
         let capacity = parts.stack.layers.first()?.cache[0].dims()[0];
-        let Stacked { client, stack, .. } = Stacked::new(parts.stack)?;
+        let Stacked { client, stack } = Stacked::new(parts.stack)?;
         let embedding = rows(parts.embedding.unsqueeze())?;
         let step = Step::new(&client, embedding, stack, scored(parts.head)?);
         step.stack
@@ -111,6 +116,25 @@ impl Captured {
         }
         let bytes = client.read_one(codes.handle).ok()?;
         Some(u32::from_bytes(&bytes)[..count].to_vec())
+    }
+
+    #[allow(
+        clippy::unnecessary_wraps,
+        reason = "there are builds that know no rules"
+    )]
+    pub(crate) fn by_rules(
+        scores: &[f32],
+        mut choosing: Choosing,
+        count: usize,
+    ) -> Option<Vec<u32>> {
+        let tokens = (0..count).map(|_| {
+            let token = choose::rules::next(scores, &on_device(&choosing), 0, [0.0; 2]);
+            choosing.seen.push(token);
+            choosing.draws += 1;
+            choosing.bans = choosing.bans.saturating_sub(1);
+            token
+        });
+        Some(tokens.collect())
     }
 
     pub(crate) const fn capacity(&self) -> usize {
@@ -286,8 +310,6 @@ fn record(
 pub(super) struct Stacked {
     pub(super) client: Client,
     pub(super) stack: Stack,
-    /// A tensor of the device.
-    like: CubeTensor,
 }
 
 impl Stacked {
@@ -298,8 +320,7 @@ impl Stacked {
             && heads / kv_heads <= 8
             && parts.layers.first()?.cache[0].dims()[2] == HEAD
             && parts.inverse_frequency.len() == HEAD / 2;
-        let like = primitive(parts.norm.clone())?;
-        let client = like.client.clone();
+        let client = primitive(parts.norm.clone())?.client;
         if !fits || !tiles::runs_on(&client) {
             return None;
         }
@@ -311,75 +332,7 @@ impl Stacked {
         let layers: Option<Vec<Layer>> = parts.layers.into_iter().map(layer).collect();
         let attend = Attend::new(&client, parts.heads, eps, &parts.inverse_frequency);
         let stack = Stack::new(&client, width, layers?, (f32s(parts.norm)?, eps), attend);
-        Some(Self {
-            client,
-            stack,
-            like,
-        })
-    }
-}
-
-/// A pass of one row, captured.
-#[derive(Clone)]
-pub(crate) struct CapturedPass {
-    graph: Graph,
-    client: Client,
-    stack: Stack,
-    like: CubeTensor,
-    head: Weights,
-    scores: Buffer,
-}
-
-impl std::fmt::Debug for CapturedPass {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("CapturedPass").finish_non_exhaustive()
-    }
-}
-
-impl CapturedPass {
-    pub(crate) fn new(parts: PassParts) -> Option<Self> {
-        let capacity = parts.stack.layers.first()?.cache[0].dims()[0];
-        let Stacked {
-            client,
-            stack,
-            like,
-        } = Stacked::new(parts.stack)?;
-        let head = weights(parts.head)?;
-        let scores = Buffer::empty(&client, f32::elem_type_native(), head.rows());
-        let zeros = Buffer::of(&client, &vec![0.0_f32; stack.row.width]);
-        let row = (&stack.row, stack.first_norm());
-        let place = (&stack.control, &stack.attend);
-        Entry::Row(&zeros).launch(&client, place, row, (last_row(capacity), 0.0));
-        let graph = capture(&client, &stack.row.h, || stack.launch(&client))?;
-        Some(Self {
-            graph,
-            client,
-            like,
-            head,
-            scores,
-            stack,
-        })
-    }
-
-    pub(crate) fn scores(&self, row: Tensor<2>, len: usize, position: f32) -> Tensor<2> {
-        let values =
-            primitive(row.cast(DType::F32)).expect("rows are on the device of the weights");
-        let Stack {
-            row,
-            control,
-            attend,
-            ..
-        } = &self.stack;
-        let row = (row, self.stack.first_norm());
-        let place = (rows_of(len), position);
-        Entry::Row(&flat(values)).launch(&self.client, (control, attend), row, place);
-        #[expect(unsafe_code, reason = "the graph works on the buffers of `stack`")]
-        // SAFETY: `stack` holds them as long as the graph.
-        unsafe { self.graph.replay() }.expect("a captured pass runs");
-        few::normed(&self.client, &self.head, row.0, &self.scores);
-        let shape = [1, self.head.rows()];
-        let scores = tensor(&self.like, self.scores.clone(), shape, DType::F32);
-        Tensor::from_primitive::<CubeBackend>(scores)
+        Some(Self { client, stack })
     }
 }
 

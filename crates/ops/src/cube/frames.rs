@@ -7,7 +7,8 @@
 use burn::tensor::{DType, Tensor};
 use burn_omni_kernels::Buffer;
 use burn_omni_kernels::choose::{Chooser, Chosen};
-use burn_omni_kernels::decode::{Entry, RING, STEP, Stack, TOKEN, TOKENS, leave};
+use burn_omni_kernels::control::{RING, STEP, TOKEN, TOKENS};
+use burn_omni_kernels::decode::{Entry, Stack, leave};
 use burn_omni_kernels::few::{self, Rows, Weights};
 use burn_omni_kernels::{Heads, write_rows};
 use cubecl::client::Graph;
@@ -130,7 +131,7 @@ impl CapturedFrames {
                 .first()
                 .map_or(0, |layer| layer.cache[0].dims()[0])
         });
-        let Stacked { client, stack, .. } = Stacked::new(parts.first.stack)?;
+        let Stacked { client, stack } = Stacked::new(parts.first.stack)?;
         let Stacked { stack: others, .. } = Stacked::new(parts.others)?;
         let heads: Option<Vec<_>> = parts.heads.into_iter().map(scored).collect();
         let (head, heads) = (scored(parts.first.head)?, heads?);

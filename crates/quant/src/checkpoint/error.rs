@@ -352,6 +352,9 @@ impl CheckpointError {
             Self::Truncated { .. } | Self::TooShort { .. } => {
                 "the download or copy is incomplete, fetch the file again"
             }
+            Self::InvalidJson { .. } | Self::JsonTooLarge { .. } => {
+                "the file is damaged or was edited by mistake, copy it from the original release"
+            }
             Self::HeaderTooLong { .. } | Self::InvalidHeader { .. } => {
                 "the file is damaged or is no safetensors file, fetch it again"
             }
