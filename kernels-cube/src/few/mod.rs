@@ -1,8 +1,9 @@
 //! Products with a few rows of activations on matrix units: up to 16 read the weights once, at the speed of memory.
 //!
-//! A column of the second operand is a row of activations. Packed weights lie in tiles; their scales are multiplied into
-//! the decoded values: both have six significant bits together, so bf16 holds the product exactly. Weights of bf16 lie in
-//! rows. Everything accumulates in the matrix units.
+//! A column of the second operand is a row of activations. Packed weights lie in tiles; scales of 8 bits are multiplied into
+//! the decoded values: both have six significant bits together, so bf16 holds the product exactly. Scales of f32 would not
+//! fit: the sum of the 128 columns of each is formed for itself and multiplied with it. Weights of bf16 lie in rows.
+//! Everything accumulates in the matrix units.
 //!
 //! A cube owns the rows of a few tiles and sums all columns, its planes share them; sums are formed in a fixed order.
 //! For chosen experts a cube belongs to one choice (gate and up) or sums the choices of a row (down), so that nothing is

@@ -1,8 +1,9 @@
 //! Products with many rows of activations on matrix units, as in prefill and in convolutions.
 //!
 //! Weights never touch shared memory: a plane loads its tiles of them into registers (packed ones are decoded there with
-//! their scales to bf16, exactly: six significant bits) and multiplies them with every column of the cube. Activations
-//! are staged through shared memory by asynchronous copies, several chunks ahead.
+//! their scales to bf16, exactly: six significant bits) and multiplies them with every column of the cube. Sums are in units
+//! of the scales where these are f32, and rescaled from block to block. Activations are staged through shared memory by
+//! asynchronous copies, several chunks ahead.
 //!
 //! The same kernel computes the experts of a layer: a cube then belongs to one expert, and its columns are the rows of
 //! activations that [`Plan`] listed for it.
@@ -43,7 +44,7 @@ pub struct Product<'a> {
     pub bias: Option<&'a Buffer>,
     /// How much a cube computes.
     pub blocking: Blocking,
-    /// [`Instructions::Plain`] serves tests, and weights in rows.
+    /// [`Instructions::Plain`] serves tests.
     pub instructions: Instructions,
 }
 
