@@ -661,7 +661,14 @@ fn packed_experts(bench: &mut Bench<'_>) {
     }
     // Matrices of two formats, as mixed precision has them; on some devices one of the two lies in another order.
     let [fp4, fp8] = [PackedFormat::NVFP4, PackedFormat::FP8];
-    for formats in [[fp4, fp8], [fp8, fp4], [fp4, PackedFormat::MXFP4]] {
+    let int4 = PackedFormat::new(Code::Int4, Scale::Affine, 32);
+    for formats in [
+        [fp4, fp8],
+        [fp8, fp4],
+        [fp4, PackedFormat::MXFP4],
+        [fp8, int4],
+        [int4, fp4],
+    ] {
         for sizes in [(1, 8, 2, 64, 32), (70, 4, 2, 96, 64)] {
             packed_experts_of(bench, formats, sizes);
         }
