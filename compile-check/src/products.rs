@@ -17,15 +17,18 @@ use crate::model::{Experts, Model};
 pub(crate) const MANY: [usize; 3] = [17, 300, 4096];
 
 /// The codings that tiles hold.
-pub(crate) const CODINGS: [(&str, Coding); 2] = [
-    ("nvfp4", coding(Scaling::E4m3, 16)),
-    ("mxfp4", coding(Scaling::E8m0, 32)),
+pub(crate) const CODINGS: [(&str, Coding); 5] = [
+    ("nvfp4", coding(false, Scaling::E4m3, 16)),
+    ("mxfp4", coding(false, Scaling::E8m0, 32)),
+    ("fp8", coding(true, Scaling::None, 0)),
+    ("fp8 blocks", coding(true, Scaling::F32, 128)),
+    ("mxfp8", coding(true, Scaling::E8m0, 32)),
 ];
 
-const fn coding(scaling: Scaling, block: usize) -> Coding {
+const fn coding(bytes: bool, scaling: Scaling, block: usize) -> Coding {
     Coding {
-        bytes: false,
-        e2m1: true,
+        bytes,
+        e2m1: !bytes,
         scaling,
         block,
     }
@@ -101,8 +104,10 @@ impl<'a> Launches<'a> {
     fn order(&self, coding: Coding, shape: Shape) {
         let matrix = self.matrix(coding, shape);
         let stored = shape.matrices * shape.rows * shape.width.next_multiple_of(COLUMNS);
-        let codes = self.buffer::<u32>(stored / 8);
-        let scales = self.buffer::<u32>((stored / coding.block).div_ceil(4));
+        let codes = self.buffer::<u32>(stored / if coding.bytes { 4 } else { 8 });
+        let blocks = stored.checked_div(coding.block).unwrap_or(0);
+        let bytes = if coding.scaling == Scaling::F32 { 4 } else { 1 };
+        let scales = self.buffer::<u32>((blocks * bytes).div_ceil(4).max(1));
         let tiles = [&matrix.codes, &matrix.scales];
         pack(self.client, [&codes, &scales], tiles, matrix.tiling, shape);
         let values = self.buffer::<f32>(shape.matrices * shape.rows * shape.width);

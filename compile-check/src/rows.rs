@@ -13,18 +13,15 @@ use crate::products::shapes;
 /// Rows of activations: the kernel takes 1, 2, 4 or 8 at a time.
 const TOKENS: [usize; 4] = [1, 2, 4, 4096];
 
-/// FP8 with a factor a row or a block, MXFP8, 4-bit integers with offsets, 4-bit tables.
-const CODINGS: [(&str, Coding); 5] = [
-    ("fp8", coding(true, Scaling::None, 0)),
-    ("fp8 blocks", coding(true, Scaling::F32, 128)),
-    ("mxfp8", coding(true, Scaling::E8m0, 32)),
-    ("int4", coding(false, Scaling::Affine, 128)),
-    ("nf4", coding(false, Scaling::F32, 64)),
+/// 4-bit integers with offsets, 4-bit tables.
+const CODINGS: [(&str, Coding); 2] = [
+    ("int4", coding(Scaling::Affine, 128)),
+    ("nf4", coding(Scaling::F32, 64)),
 ];
 
-const fn coding(bytes: bool, scaling: Scaling, block: usize) -> Coding {
+const fn coding(scaling: Scaling, block: usize) -> Coding {
     Coding {
-        bytes,
+        bytes: false,
         e2m1: false,
         scaling,
         block,
@@ -92,9 +89,8 @@ fn matrix(client: &Client, coding: Coding, shape: Shape) -> Matrix {
         Scaling::F32 => 32,
         Scaling::Affine => 64,
     };
-    let code_bits = if coding.bytes { 8 } else { 4 };
     Matrix {
-        codes: buffer::<u32>(client, rows * columns * code_bits / 32),
+        codes: buffer::<u32>(client, rows * columns / 8),
         scales: buffer::<u32>(client, (rows * blocks * scale_bits).div_ceil(32)),
         gains: buffer::<f32>(client, rows),
         table: buffer::<f32>(client, 16),

@@ -2,7 +2,9 @@
 //!
 //! `check` compares steps of small decoders, through a captured graph, with the same arithmetic in f64. `speed` makes 48
 //! layers of the release's sizes from random words, captures a step, and replays it at several lengths of the cache;
-//! `nodes` takes each kind of launch alone, rotating over all layers. Both have caches of bf16, with `fp8` of E4M3.
+//! `nodes` takes each kind of launch alone, rotating over all layers. Both have caches of bf16, with `fp8` of E4M3, and
+//! weights of NVFP4, with `weights-NAME` of another coding: `weights-mxfp4 weights-fp8 weights-fp8-block weights-mxfp8`.
+//! `check` has all of them unless one is named.
 
 #![allow(
     clippy::too_many_arguments,
@@ -15,6 +17,9 @@
     reason = "the hash in `fill` wraps, and the host shadow of its constants is folded"
 )]
 
+#[path = "../tests/coded/mod.rs"]
+mod coded;
+
 use std::time::Instant;
 
 use burn_omni_kernels::control::{Control, RING, TOKENS};
@@ -26,26 +31,27 @@ use burn_omni_kernels::few::{self, Row, Rows, Weights};
 use burn_omni_kernels::packed::tiles::{self, Activations, Matrix, Tiling};
 use burn_omni_kernels::packed::{Coding, Scaling, Shape};
 use burn_omni_kernels::{Buffer, E4M3};
+use coded::CODINGS;
 use cubecl::prelude::*;
 use half::bf16;
-
-const NVFP4: Coding = Coding {
-    bytes: false,
-    e2m1: true,
-    scaling: Scaling::E4m3,
-    block: 16,
-};
 
 fn main() {
     let chosen: Vec<String> = std::env::args()
         .skip(1)
         .filter(|arg| !arg.starts_with("--"))
         .collect();
+    let (named, chosen): (Vec<_>, Vec<_>) = chosen
+        .into_iter()
+        .partition(|name| name.starts_with("weights-"));
+    let mut codings = CODINGS.to_vec();
+    if !named.is_empty() {
+        codings.retain(|(name, _)| named.contains(&format!("weights-{name}")));
+    }
     let on = |name: &str| chosen.is_empty() || chosen.iter().any(|c| c == name);
     let client = cubecl::Device::Cuda(Default::default()).client();
     if on("check") {
-        for sparse in [false, true] {
-            for packed in [false, true] {
+        for packed in codings.iter().copied().map(Some).chain([None]) {
+            for sparse in [false, true] {
                 for (heads, kv_heads, len) in [(8, 1, 5), (4, 2, 300), (16, 2, 1000)] {
                     let small = Small::new(&client, [heads, kv_heads], sparse, packed);
                     for e4m3 in [false, true] {
@@ -57,7 +63,9 @@ fn main() {
     }
     if on("speed") || on("nodes") {
         let has = |name: &str| chosen.iter().any(|c| c == name);
-        let thinker = Thinker::new(&client, has("packed-head"), has("fp8"));
+        let (name, coding) = codings[0];
+        println!("weights of {name}");
+        let thinker = Thinker::new(&client, coding, has("packed-head"), has("fp8"));
         if on("speed") {
             for len in [512, 4096, 16384, 32000] {
                 thinker.speed(len);
@@ -173,7 +181,7 @@ impl Known {
         }
     }
 
-    fn tiles(client: &Client, random: &mut Random, shape: Shape) -> Self {
+    fn tiles(client: &Client, random: &mut Random, coding: Coding, shape: Shape) -> Self {
         let Shape {
             matrices,
             rows,
@@ -181,14 +189,35 @@ impl Known {
             ..
         } = shape;
         let count = matrices * rows * width;
-        let codes: Vec<u32> = (0..count / 8).map(|_| random.bits()).collect();
-        let scales: Vec<u32> = (0..count / 64)
-            .map(|_| random.bits() & 0x0707_0707 | 0x3030_3030)
+        // Magnitudes below 2, of which a block's scale makes not much more.
+        let code = |bits: u32| {
+            if coding.bytes {
+                bits & 0xBFBF_BFBF
+            } else {
+                bits
+            }
+        };
+        let codes: Vec<u32> = (0..count / if coding.bytes { 4 } else { 8 })
+            .map(|_| code(random.bits()))
             .collect();
+        let blocks = matrices * rows * width.div_ceil(coding.block.max(1));
+        let scales: Vec<u32> = match coding.scaling {
+            Scaling::E4m3 => (0..blocks / 4)
+                .map(|_| random.bits() & 0x0707_0707 | 0x3030_3030)
+                .collect(),
+            Scaling::E8m0 => (0..blocks / 4)
+                .map(|_| (random.bits() & 0x0101_0101) + 0x7E7E_7E7E)
+                .collect(),
+            Scaling::F32 => (0..blocks)
+                .map(|_| (0.75 + random.unit() / 4.0).to_bits())
+                .collect(),
+            Scaling::None | Scaling::Affine => vec![0],
+        };
+        let size = if coding.bytes { 1.8 } else { 0.6 };
         let gains: Vec<f32> = (0..matrices * rows)
-            .map(|_| (1.5 + random.unit()) * 0.6 / (width as f32).sqrt())
+            .map(|_| (1.5 + random.unit()) * size / (width as f32).sqrt())
             .collect();
-        let tiling = Tiling::new(NVFP4, shape);
+        let tiling = Tiling::new(coding, shape);
         let tiled = [tiling.code_words(matrices), tiling.scale_words(matrices)]
             .map(|words| Buffer::empty(client, u32::elem_type_native(), words));
         let stored = [Buffer::of(client, &codes), Buffer::of(client, &scales)];
@@ -243,7 +272,7 @@ struct Small {
     client: Client,
     heads: [usize; 2],
     routing: Option<Routing>,
-    packed: bool,
+    packed: Option<(&'static str, Coding)>,
     layers: Vec<SmallLayer>,
     embedding: Known,
     head: Known,
@@ -269,22 +298,28 @@ const VOCABULARY: usize = 500;
 const EPS: f32 = 1e-6;
 
 impl Small {
-    fn new(client: &Client, heads: [usize; 2], sparse: bool, packed: bool) -> Self {
-        let mut random = Random(heads[0] as u64 * 17 + u64::from(sparse) * 3 + u64::from(packed));
+    fn new(
+        client: &Client,
+        heads: [usize; 2],
+        sparse: bool,
+        packed: Option<(&'static str, Coding)>,
+    ) -> Self {
+        let seed = heads[0] as u64 * 17 + u64::from(sparse) * 3 + u64::from(packed.is_some());
+        let mut random = Random(seed);
         let experts = if sparse { 48 } else { 1 };
         let norm = |random: &mut Random, width: usize| -> Vec<f32> {
             (0..width).map(|_| 1.0 + 0.3 * random.unit()).collect()
         };
         let matrix =
             |random: &mut Random, matrices: usize, rows: usize, width: usize, gated: bool| {
-                if packed {
+                if let Some((_, coding)) = packed {
                     let shape = Shape {
                         matrices,
                         rows,
                         width,
                         gated,
                     };
-                    Known::tiles(client, random, shape)
+                    Known::tiles(client, random, coding, shape)
                 } else {
                     Known::rows(client, random, matrices, rows, width)
                 }
@@ -443,9 +478,9 @@ impl Small {
             "WRONG"
         };
         println!(
-            "{verdict} step heads {heads}/{kv_heads} len {len} routing {:?} packed {} cache {}: {worst:.1e} of the logits' size, tokens {right}",
+            "{verdict} step heads {heads}/{kv_heads} len {len} routing {:?} weights {} cache {}: {worst:.1e} of the logits' size, tokens {right}",
             self.routing.map(|r| r.normalize),
-            self.packed,
+            self.packed.map_or("bf16", |(name, _)| name),
             if e4m3 { "e4m3" } else { "bf16" },
         );
     }
@@ -570,6 +605,7 @@ struct Thinker {
     layers: Vec<Layer>,
     attend: Attend,
     head: Weights,
+    coding: Coding,
 }
 
 const WIDTH: usize = 2048;
@@ -582,7 +618,7 @@ const ROUTING: Routing = Routing {
 const CAPACITY: usize = 33_000;
 
 impl Thinker {
-    fn new(client: &Client, packed_head: bool, fp8: bool) -> Self {
+    fn new(client: &Client, coding: Coding, packed_head: bool, fp8: bool) -> Self {
         let start = Instant::now();
         let seed = std::cell::Cell::new(1);
         let words = |count: usize, kind: usize| {
@@ -597,9 +633,11 @@ impl Thinker {
             rows,
             width,
         };
+        // As f32 they are two small bf16.
+        let scales_of = if coding.scaling == Scaling::F32 { 2 } else { 1 };
         let tiles = |matrices: usize, rows: usize, width: usize, gated: bool| {
             let tiling = Tiling::new(
-                NVFP4,
+                coding,
                 Shape {
                     matrices,
                     rows,
@@ -609,7 +647,7 @@ impl Thinker {
             );
             Weights::Tiles(Matrix {
                 codes: words(tiling.code_words(matrices), 0),
-                scales: words(tiling.scale_words(matrices), 1),
+                scales: words(tiling.scale_words(matrices), scales_of),
                 gains: Buffer::of(client, &vec![0.01_f32; matrices * rows]),
                 tiling,
                 rows,
@@ -672,7 +710,18 @@ impl Thinker {
             layers,
             attend,
             head,
+            coding,
         }
+    }
+
+    /// Bytes of so many packed values.
+    fn bytes(&self, values: usize) -> usize {
+        let scales = match self.coding.scaling {
+            Scaling::None => 0,
+            Scaling::F32 => values / self.coding.block * 4,
+            _ => values / self.coding.block,
+        };
+        values / if self.coding.bytes { 1 } else { 2 } + scales
     }
 
     fn speed(&self, len: u32) {
@@ -768,7 +817,7 @@ impl Thinker {
         let norm = Buffer::of(client, &vec![1.0_f32; WIDTH]);
         let (a, h) = (wide(4096), wide(8 * 768));
         let y = Buffer::empty(client, f32, 5120);
-        self.time("qkv", 5120 * 2048 / 16 * 9, |layer| {
+        self.time("qkv", self.bytes(5120 * 2048), |layer| {
             few::normed(client, &layer.qkv, &row, &y);
         });
         for len in [512_u32, 4096, 16384, 32000] {
@@ -787,7 +836,7 @@ impl Thinker {
                 attend(client, &self.attend, attended);
             });
         }
-        self.time("o_proj", 2048 * 4096 / 16 * 9, |layer| {
+        self.time("o_proj", self.bytes(2048 * 4096), |layer| {
             few::residual(client, &layer.o_proj, (&a, 4096), (&row, &norm));
         });
         let experts = |layer: &Layer| match &layer.feed_forward {
@@ -801,7 +850,7 @@ impl Thinker {
         });
         let ids = Buffer::of(client, &(0..8).map(|i| i * 11 + 3).collect::<Vec<u32>>());
         let shares = Buffer::of(client, &[0.125_f32; 8]);
-        self.time("gate_up", 8 * 1536 * 2048 / 16 * 9, |layer| {
+        self.time("gate_up", self.bytes(8 * 1536 * 2048), |layer| {
             few::normed_gate_up(
                 client,
                 experts(layer).1.each_ref(),
@@ -810,7 +859,7 @@ impl Thinker {
                 (&h, 768),
             );
         });
-        self.time("down", 8 * 768 * 2048 / 16 * 9, |layer| {
+        self.time("down", self.bytes(8 * 768 * 2048), |layer| {
             few::residual_down(
                 client,
                 &experts(layer).1[1],
@@ -821,7 +870,7 @@ impl Thinker {
         });
         let logits = Buffer::empty(client, f32, 152_064);
         let bytes = match &self.head {
-            Weights::Tiles(_) => 152_064 * 2048 / 16 * 9,
+            Weights::Tiles(_) => self.bytes(152_064 * 2048),
             Weights::Rows(_) => 152_064 * 2048 * 2,
         };
         self.time("head", bytes, |_| {

@@ -2,7 +2,8 @@
 //!
 //! Every variant is checked against f64 products of the decoded values, outputs poisoned before. Times are taken inside
 //! a captured graph whose launches rotate over more than 1 GB of weights, so that no cache holds them; the read-only
-//! kernel of the same byte count runs in the same way. Sections are chosen by name: `check read gemv experts gemm`.
+//! kernel of the same byte count runs in the same way. Sections are chosen by name: `check read gemv experts gemm`; codings
+//! too: `nvfp4 mxfp4 fp8 fp8-block mxfp8`.
 
 #![allow(
     clippy::too_many_arguments,
@@ -15,75 +16,82 @@
     reason = "the hash in `fill` wraps, and the host shadow of its constants is folded"
 )]
 
+#[path = "../tests/coded/mod.rs"]
+mod coded;
+
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
 use burn_omni_kernels::Buffer;
 use burn_omni_kernels::few::{self, Weights};
 use burn_omni_kernels::many::{self, Blocking, Plan};
-use burn_omni_kernels::packed::tiles::{
-    self, Activations, ColumnOrder, Matrix, Tiling, activations,
-};
+use burn_omni_kernels::packed::tiles::{Activations, ColumnOrder, Matrix, Tiling, activations};
 use burn_omni_kernels::packed::{Coding, Scaling, Shape};
+use coded::{CODINGS, Source};
 use cubecl::prelude::*;
 use half::bf16;
-
-const NVFP4: Coding = Coding {
-    bytes: false,
-    e2m1: true,
-    scaling: Scaling::E4m3,
-    block: 16,
-};
-const MXFP4: Coding = Coding {
-    bytes: false,
-    e2m1: true,
-    scaling: Scaling::E8m0,
-    block: 32,
-};
 
 fn main() {
     let chosen: Vec<String> = std::env::args()
         .skip(1)
         .filter(|arg| !arg.starts_with("--"))
         .collect();
-    let on = |name: &str| chosen.is_empty() || chosen.iter().any(|c| c == name);
+    let is_chosen = |name: &str| chosen.iter().any(|c| c == name);
+    let mut codings: Vec<_> = CODINGS.to_vec();
+    if CODINGS.iter().any(|(name, _)| is_chosen(name)) {
+        codings.retain(|(name, _)| is_chosen(name));
+    }
+    let sections = ["check", "read", "gemv", "experts", "gemm", "profile"];
+    let all = !sections.into_iter().any(is_chosen);
+    let on = |name: &str| is_chosen(name) || all && name != "profile";
     let bench = Bench::new();
     if on("check") {
-        bench.check_all();
+        for (name, coding) in &codings {
+            bench.check_all(*coding, name);
+        }
     }
-    if ["read", "gemv", "experts", "gemm", "profile"]
-        .into_iter()
-        .any(on)
-    {
+    if sections[1..].iter().copied().any(on) {
         let pool = Pool::new(&bench);
         if on("read") {
             pool.read_only();
         }
-        if on("gemv") {
-            pool.gemv();
+        for (name, coding) in codings {
+            let cut = Cut {
+                pool: &pool,
+                coding,
+                name,
+            };
+            if on("gemv") {
+                cut.gemv();
+            }
+            if on("experts") {
+                cut.experts();
+            }
+            if on("gemm") {
+                cut.gemm();
+            }
+            if on("profile") {
+                cut.profile();
+            }
         }
-        if on("experts") {
-            pool.experts();
-        }
-        if on("gemm") {
-            pool.gemm();
-        }
-        if chosen.iter().any(|c| c == "profile") {
-            pool.profile();
-        }
+    }
+}
+
+/// Whether anything was wrong.
+static WRONG: AtomicBool = AtomicBool::new(false);
+
+/// How a line begins.
+fn verdict(right: bool) -> &'static str {
+    if right {
+        "ok   "
+    } else {
+        WRONG.store(true, Ordering::Relaxed);
+        "WRONG"
     }
 }
 
 struct Bench {
     client: Client,
-}
-
-/// A matrix in checkpoint order with its values.
-struct Source {
-    coding: Coding,
-    shape: Shape,
-    codes: Vec<u8>,
-    scales: Vec<u8>,
-    gains: Vec<f32>,
 }
 
 struct Random(u64);
@@ -101,69 +109,14 @@ impl Random {
     }
 }
 
-impl Source {
-    fn random(random: &mut Random, coding: Coding, shape: Shape) -> Self {
-        let rows = shape.matrices * shape.rows;
-        let columns = shape.width.next_multiple_of(64);
-        let mut codes: Vec<u8> = (0..rows * columns / 2)
-            .map(|_| random.bits() as u8)
-            .collect();
-        for row in codes.chunks_mut(columns / 2) {
-            row[shape.width / 2..].fill(0);
-        }
-        let scales = (0..rows * columns / coding.block)
-            .map(|_| match coding.scaling {
-                Scaling::E4m3 => (random.bits() % 0x7F) as u8,
-                _ => (random.bits() % 16 + 118) as u8,
-            })
-            .collect();
-        let gains = (0..rows).map(|_| random.unit() * 0.01).collect();
-        Self {
-            coding,
-            shape,
-            codes,
-            scales,
-            gains,
-        }
-    }
-
-    fn value(&self, row: usize, column: usize) -> f64 {
-        const TABLE: [f64; 8] = [0.0, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0];
-        let columns = self.shape.width.next_multiple_of(64);
-        let byte = self.codes[(row * columns + column) / 2];
-        let code = byte >> (column % 2 * 4) & 15;
-        let scale = self.scales[(row * columns + column) / self.coding.block];
-        let scale = match self.coding.scaling {
-            Scaling::E4m3 if scale < 8 => f64::from(scale) / 512.0,
-            Scaling::E4m3 => {
-                (1.0 + f64::from(scale & 7) / 8.0) * 2_f64.powi(i32::from(scale >> 3) - 7)
-            }
-            _ => 2_f64.powi(i32::from(scale) - 127),
-        };
-        let value = TABLE[usize::from(code & 7)] * scale * f64::from(self.gains[row]);
-        if code > 7 { -value } else { value }
-    }
-
-    /// The product of one row, and the sum of the magnitudes in it.
-    fn dot(&self, row: usize, x: &[f64]) -> (f64, f64) {
-        x.iter()
-            .enumerate()
-            .fold((0.0, 0.0), |(sum, size), (column, x)| {
-                let product = self.value(row, column) * x;
-                (sum + product, size + product.abs())
-            })
-    }
-}
-
-fn words(bytes: &[u8]) -> Vec<u32> {
-    bytes
-        .chunks(4)
-        .map(|chunk| {
-            let mut four = [0; 4];
-            four[..chunk.len()].copy_from_slice(chunk);
-            u32::from_le_bytes(four)
+/// The product of one row, and the sum of the magnitudes in it.
+fn dot(source: &Source, row: usize, x: &[f64]) -> (f64, f64) {
+    x.iter()
+        .enumerate()
+        .fold((0.0, 0.0), |(sum, size), (column, x)| {
+            let product = source.value(row, column) * x;
+            (sum + product, size + product.abs())
         })
-        .collect()
 }
 
 impl Bench {
@@ -188,31 +141,6 @@ impl Bench {
             .expect("the launches before this read succeeded");
         T::from_bytes(&bytes)[..buffer.len()].to_vec()
     }
-    fn matrix(&self, source: &Source) -> Matrix {
-        let tiling = Tiling::new(source.coding, source.shape);
-        let [codes, scales] =
-            [&source.codes, &source.scales].map(|bytes| self.upload(&words(bytes)));
-        let tiled = [
-            tiling.code_words(source.shape.matrices),
-            tiling.scale_words(source.shape.matrices),
-        ]
-        .map(|count| self.upload(&vec![0xDEAD_BEEF_u32; count]));
-        tiles::pack(
-            &self.client,
-            [&codes, &scales],
-            [&tiled[0], &tiled[1]],
-            tiling,
-            source.shape,
-        );
-        let [codes, scales] = tiled;
-        Matrix {
-            codes,
-            scales,
-            gains: self.upload(&source.gains),
-            tiling,
-            rows: source.shape.rows,
-        }
-    }
     fn activations(
         &self,
         x: &[f32],
@@ -233,9 +161,9 @@ impl Bench {
         )
     }
 
-    fn check_all(&self) {
+    fn check_all(&self, coding: Coding, name: &str) {
         let mut random = Random(7);
-        for (coding, name) in [(NVFP4, "nvfp4"), (MXFP4, "mxfp4")] {
+        {
             for split in [false, true] {
                 for (rows, out, width) in [
                     (1, 1, 16),
@@ -262,7 +190,7 @@ impl Bench {
                         width,
                         gated: false,
                     };
-                    let source = Source::random(&mut random, coding, shape);
+                    let source = Source::random(&mut || random.bits(), coding, shape);
                     self.check_dense(&mut random, &source, rows, split, name);
                 }
                 for (rows, experts, top_k, hidden, width) in [
@@ -308,26 +236,13 @@ impl Bench {
             rows: out, width, ..
         } = source.shape;
         let x = Self::input(random, rows * width, split);
-        let matrix = self.matrix(source);
-        let values = self.poisoned(out * width);
-        tiles::unpack(
-            &self.client,
-            [&matrix.codes, &matrix.scales, &matrix.gains],
-            &values,
-            matrix.tiling,
-            source.shape,
-        );
-        let wrong = self
-            .read::<f32>(&values)
-            .iter()
-            .enumerate()
-            .filter(|(at, v)| {
-                let want = source.value(at / width, at % width);
-                v.is_nan() || (f64::from(**v) - want).abs() > want.abs() * 2e-7
-            })
-            .count();
+        let matrix = source.matrix(&self.client);
+        let wrong = source.wrong(&self.client, &matrix);
         if wrong > 0 {
-            println!("WRONG unpack {name} {out}x{width}: {wrong} values");
+            println!(
+                "{} unpack {name} {out}x{width}: {wrong} values",
+                verdict(false)
+            );
         }
         let columns = matrix.tiling.columns();
         let a = self.activations(&x, rows, (columns, ColumnOrder::Natural), split);
@@ -335,7 +250,7 @@ impl Bench {
         let x: Vec<f64> = x.into_iter().map(f64::from).collect();
         let mut want = Vec::new();
         for row in 0..rows {
-            want.extend((0..out).map(|r| source.dot(r, &x[row * width..(row + 1) * width])));
+            want.extend((0..out).map(|r| dot(source, r, &x[row * width..(row + 1) * width])));
         }
         let report = |what: &str, y: &Buffer| {
             let got = self.read::<f32>(y);
@@ -349,7 +264,7 @@ impl Bench {
                     0.0,
                     |a: f64, b| if b.is_nan() { f64::INFINITY } else { a.max(b) },
                 );
-            let verdict = if worst <= 1.0 { "ok   " } else { "WRONG" };
+            let verdict = verdict(worst <= 1.0);
             println!(
                 "{verdict} {what:8} {name} split {split} rows {rows} {out}x{width}: {worst:.3} of the bound"
             );
@@ -392,7 +307,7 @@ impl Bench {
         name: &str,
     ) {
         let up = Source::random(
-            random,
+            &mut || random.bits(),
             coding,
             Shape {
                 matrices: experts,
@@ -402,7 +317,7 @@ impl Bench {
             },
         );
         let down = Source::random(
-            random,
+            &mut || random.bits(),
             coding,
             Shape {
                 matrices: experts,
@@ -422,7 +337,7 @@ impl Bench {
         let weights: Vec<f32> = (0..rows * top_k)
             .map(|_| random.unit() * 0.5 + 0.6)
             .collect();
-        let (up_matrix, down_matrix) = (self.matrix(&up), self.matrix(&down));
+        let (up_matrix, down_matrix) = (up.matrix(&self.client), down.matrix(&self.client));
         let columns = up_matrix.tiling.columns();
         let a = self.activations(&x, rows, (columns, ColumnOrder::Natural), split);
         let x_rows = x.clone();
@@ -437,9 +352,9 @@ impl Bench {
             let x = &x[row * hidden..(row + 1) * hidden];
             let h: Vec<f64> = (0..width)
                 .map(|i| {
-                    let gate = up.dot(expert * 2 * width + i, x).0;
-                    let value =
-                        gate / (1.0 + (-gate).exp()) * up.dot(expert * 2 * width + width + i, x).0;
+                    let gate = dot(&up, expert * 2 * width + i, x).0;
+                    let value = gate / (1.0 + (-gate).exp())
+                        * dot(&up, expert * 2 * width + width + i, x).0;
                     if split {
                         value
                     } else {
@@ -448,7 +363,7 @@ impl Bench {
                 })
                 .collect();
             for i in 0..hidden {
-                let (sum, magnitude) = down.dot(expert * hidden + i, &h);
+                let (sum, magnitude) = dot(&down, expert * hidden + i, &h);
                 want[row * hidden + i] += sum * f64::from(weights[choice]);
                 size[row * hidden + i] += magnitude * f64::from(weights[choice]);
             }
@@ -465,7 +380,7 @@ impl Bench {
                     0.0,
                     |a: f64, b| if b.is_nan() { f64::INFINITY } else { a.max(b) },
                 );
-            let verdict = if worst <= 1.0 { "ok   " } else { "WRONG" };
+            let verdict = verdict(worst <= 1.0);
             println!(
                 "{verdict} {what:8} {name} split {split} rows {rows} {experts}/{top_k} {hidden}x{width}: {worst:.3} of the bound"
             );
@@ -598,17 +513,16 @@ impl<'a> Pool<'a> {
         }
     }
 
-    /// Matrix number `index` of those that fit in the pool.
+    /// Matrix number `index` of those of a coding that fit in the pool.
     fn matrix(
         &self,
+        coding: Coding,
         index: usize,
-        matrices: usize,
-        rows: usize,
-        width: usize,
+        [matrices, rows, width]: [usize; 3],
         gated: bool,
     ) -> Matrix {
         let tiling = Tiling::new(
-            NVFP4,
+            coding,
             Shape {
                 matrices,
                 rows,
@@ -676,6 +590,37 @@ impl<'a> Pool<'a> {
             read / us * 100.0
         );
     }
+}
+
+/// Matrices of a coding.
+struct Cut<'a> {
+    pool: &'a Pool<'a>,
+    coding: Coding,
+    name: &'static str,
+}
+
+impl Cut<'_> {
+    fn matrix(
+        &self,
+        index: usize,
+        matrices: usize,
+        rows: usize,
+        width: usize,
+        gated: bool,
+    ) -> Matrix {
+        self.pool
+            .matrix(self.coding, index, [matrices, rows, width], gated)
+    }
+
+    /// Bytes of so many values.
+    fn bytes(&self, values: usize) -> usize {
+        let scales = match self.coding.scaling {
+            Scaling::None => 0,
+            Scaling::F32 => values / self.coding.block * 4,
+            _ => values / self.coding.block,
+        };
+        values / if self.coding.bytes { 1 } else { 2 } + scales
+    }
 
     fn gemv(&self) {
         for (name, rows, width) in [
@@ -684,29 +629,30 @@ impl<'a> Pool<'a> {
             ("head 152064x2048", 152_064, 2048),
             ("talker qkv 3072x1024", 3072, 1024),
         ] {
-            let bytes = rows * width / 16 * 9;
-            let count = (CODE_WORDS * 8 / (rows * width)).clamp(6, 200);
-            let a = Activations::new(self.x.clone(), false);
+            let bytes = self.bytes(rows * width);
+            let count = (CODE_WORDS * 4 / bytes).clamp(6, 200);
+            let a = Activations::new(self.pool.x.clone(), false);
             for tokens in [1, 2, 4, 8, 16] {
-                let us = self.bench.graph(count, |i| {
+                let us = self.pool.bench.graph(count, |i| {
                     few::few(
-                        &self.bench.client,
+                        &self.pool.bench.client,
                         &in_tiles(&self.matrix(i, 1, rows, width, false)),
                         (&a, tokens),
-                        &self.y,
+                        &self.pool.y,
                     )
                 });
-                self.row(&format!("{name} rows {tokens}"), us, bytes);
+                self.pool
+                    .row(&format!("{} {name} rows {tokens}", self.name), us, bytes);
             }
         }
     }
 
     fn experts(&self) {
-        let a = Activations::new(self.x.clone(), false);
+        let a = Activations::new(self.pool.x.clone(), false);
         for tokens in [1, 2, 4, 8] {
             let ids: Vec<Buffer> = (0..16)
                 .map(|set| {
-                    self.bench.upload(
+                    self.pool.bench.upload(
                         &(0..tokens * TOP_K)
                             .map(|i| {
                                 ((set + 16 * ((i * 5 + set) % TOP_K) + i / TOP_K * 37) % EXPERTS)
@@ -716,62 +662,76 @@ impl<'a> Pool<'a> {
                     )
                 })
                 .collect();
-            let weights = self.bench.upload(&vec![0.125_f32; tokens * TOP_K]);
-            let bytes = tokens * TOP_K * 1536 * 2048 / 16 * 9;
-            let us = self.bench.graph(80, |i| {
+            let weights = self.pool.bench.upload(&vec![0.125_f32; tokens * TOP_K]);
+            let bytes = self.bytes(tokens * TOP_K * 1536 * 2048);
+            let us = self.pool.bench.graph(80, |i| {
                 few::gate_up(
-                    &self.bench.client,
+                    &self.pool.bench.client,
                     &in_tiles(&self.matrix(i, EXPERTS, 1536, 2048, true)),
                     &a,
                     (&ids[i / 5 % 16], TOP_K),
-                    (&self.y, 768),
+                    (&self.pool.y, 768),
                 );
             });
-            self.row(&format!("experts gate_up rows {tokens}"), us, bytes);
-            let us = self.bench.graph(160, |i| {
+            self.pool.row(
+                &format!("{} experts gate_up rows {tokens}", self.name),
+                us,
+                bytes,
+            );
+            let us = self.pool.bench.graph(160, |i| {
                 few::down(
-                    &self.bench.client,
+                    &self.pool.bench.client,
                     &in_tiles(&self.matrix(i, EXPERTS, 2048, 768, false)),
                     &a,
                     ([&ids[i / 10 % 16], &weights], TOP_K),
-                    &self.y,
+                    &self.pool.y,
                 );
             });
-            self.row(&format!("experts down rows {tokens}"), us, bytes / 2);
+            self.pool.row(
+                &format!("{} experts down rows {tokens}", self.name),
+                us,
+                bytes / 2,
+            );
         }
     }
 
     /// A launch of each kernel, for a profiler.
     fn profile(&self) {
-        let client = &self.bench.client;
-        let a = Activations::new(self.x.clone(), false);
+        let client = &self.pool.bench.client;
+        let a = Activations::new(self.pool.x.clone(), false);
         let ids: Vec<u32> = (0..TOP_K as u32).map(|i| i * 11 + 3).collect();
-        let ids = self.bench.upload(&ids);
-        let weights = self.bench.upload(&[0.125_f32; TOP_K]);
+        let ids = self.pool.bench.upload(&ids);
+        let weights = self.pool.bench.upload(&[0.125_f32; TOP_K]);
         for i in 0..3 {
             let matrix = |[rows, width]: [usize; 2]| self.matrix(i, 1, rows, width, false);
             for shape in [[5120, 2048], [2048, 4096], [152_064, 2048]] {
-                few::few(client, &in_tiles(&matrix(shape)), (&a, 1), &self.y);
+                few::few(client, &in_tiles(&matrix(shape)), (&a, 1), &self.pool.y);
             }
             let up = self.matrix(i, EXPERTS, 1536, 2048, true);
-            few::gate_up(client, &in_tiles(&up), &a, (&ids, TOP_K), (&self.y, 768));
+            few::gate_up(
+                client,
+                &in_tiles(&up),
+                &a,
+                (&ids, TOP_K),
+                (&self.pool.y, 768),
+            );
             let down = self.matrix(i, EXPERTS, 2048, 768, false);
             few::down(
                 client,
                 &in_tiles(&down),
                 &a,
                 ([&ids, &weights], TOP_K),
-                &self.y,
+                &self.pool.y,
             );
             let weights = in_tiles(&matrix([5120, 2048]));
-            many::many(client, many::Product::new(&weights, &a, 4096), &self.y);
+            many::many(client, many::Product::new(&weights, &a, 4096), &self.pool.y);
         }
-        let _: Vec<bf16> = self.bench.read(&self.y.part(0, 8));
+        let _: Vec<bf16> = self.pool.bench.read(&self.pool.y.part(0, 8));
     }
 
     fn gemm(&self) {
-        let client = &self.bench.client;
-        let a = Activations::new(self.x.clone(), false);
+        let client = &self.pool.bench.client;
+        let a = Activations::new(self.pool.x.clone(), false);
         let grouped = {
             let weights = in_tiles(&self.matrix(0, 1, 5120, 2048, false));
             many::order(client, &[&weights])
@@ -794,16 +754,17 @@ impl<'a> Pool<'a> {
                         groups,
                     };
                     let a = Activations { order, ..a.clone() };
-                    let us = self.bench.graph(8, |i| {
+                    let us = self.pool.bench.graph(8, |i| {
                         let weights = in_tiles(&self.matrix(i, 1, rows, width, false));
                         let product = many::Product {
                             blocking,
                             ..many::Product::new(&weights, &a, tokens)
                         };
-                        many::many(client, product, &self.y);
+                        many::many(client, product, &self.pool.y);
                     });
                     println!(
-                        "{name} rows {tokens} {order:?} {down} {tiles} {groups}: {us:9.1} us {:6.1} TFLOP/s",
+                        "{} {name} rows {tokens} {order:?} {down} {tiles} {groups}: {us:9.1} us {:6.1} TFLOP/s",
+                        self.name,
                         2.0 * (tokens * rows * width) as f64 / us / 1e6
                     );
                 }
@@ -811,9 +772,9 @@ impl<'a> Pool<'a> {
             let ids: Vec<u32> = (0..tokens * TOP_K)
                 .map(|i| ((i * 37 + i / TOP_K * 11) % EXPERTS) as u32)
                 .collect();
-            let ids = self.bench.upload(&ids);
-            let weights = self.bench.upload(&vec![0.125_f32; tokens * TOP_K]);
-            let us = self.bench.graph(8, |_| {
+            let ids = self.pool.bench.upload(&ids);
+            let weights = self.pool.bench.upload(&vec![0.125_f32; tokens * TOP_K]);
+            let us = self.pool.bench.graph(8, |_| {
                 drop(Plan::new(
                     client,
                     (&ids, TOP_K),
@@ -822,12 +783,12 @@ impl<'a> Pool<'a> {
                 ))
             });
             println!("plan rows {tokens}: {us:9.1} us");
-            let parts = self.bench.room::<bf16>(tokens * TOP_K * 2048);
+            let parts = self.pool.bench.room::<bf16>(tokens * TOP_K * 2048);
             for order in [ColumnOrder::Natural, grouped] {
                 let a = Activations { order, ..a.clone() };
                 let plan = Plan::new(client, (&ids, TOP_K), EXPERTS, (false, order));
-                let h = self.bench.room::<bf16>(tokens * TOP_K * 768);
-                let us = self.bench.graph(8, |i| {
+                let h = self.pool.bench.room::<bf16>(tokens * TOP_K * 768);
+                let us = self.pool.bench.graph(8, |i| {
                     many::gate_up(
                         client,
                         &in_tiles(&self.matrix(i, EXPERTS, 1536, 2048, true)),
@@ -837,14 +798,15 @@ impl<'a> Pool<'a> {
                     )
                 });
                 println!(
-                    "grouped gate_up {order:?} rows {tokens}: {us:9.1} us {:6.1} TFLOP/s",
+                    "{} grouped gate_up {order:?} rows {tokens}: {us:9.1} us {:6.1} TFLOP/s",
+                    self.name,
                     2.0 * (tokens * TOP_K * 1536 * 2048) as f64 / us / 1e6
                 );
                 let h = Activations {
                     order,
                     ..Activations::new(h, false)
                 };
-                let us = self.bench.graph(8, |i| {
+                let us = self.pool.bench.graph(8, |i| {
                     many::down(
                         client,
                         &in_tiles(&self.matrix(i, EXPERTS, 2048, 768, false)),
@@ -854,15 +816,16 @@ impl<'a> Pool<'a> {
                     )
                 });
                 println!(
-                    "grouped down {order:?} rows {tokens}: {us:9.1} us {:6.1} TFLOP/s",
+                    "{} grouped down {order:?} rows {tokens}: {us:9.1} us {:6.1} TFLOP/s",
+                    self.name,
                     2.0 * (tokens * TOP_K * 768 * 2048) as f64 / us / 1e6
                 );
             }
-            let us = self.bench.graph(8, |_| {
+            let us = self.pool.bench.graph(8, |_| {
                 many::sum_slots(
                     client,
                     (&parts, TOP_K),
-                    (&self.y.part(0, tokens * 2048), 2048),
+                    (&self.pool.y.part(0, tokens * 2048), 2048),
                 )
             });
             println!("sum of slots rows {tokens}: {us:9.1} us");

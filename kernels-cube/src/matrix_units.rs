@@ -17,7 +17,7 @@ const SHOWN: usize = 6;
 pub enum Instructions {
     /// Those of the device.
     Native,
-    /// Those of four planes together, of the one architecture that has them; see [`warpgroup`](crate::warpgroup).
+    /// Those of four planes together, of the one architecture that has them: `wgmma`.
     Warpgroup,
     /// Plain code, for tests: slow, and in need of shared memory.
     Plain,

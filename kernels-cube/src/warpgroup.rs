@@ -10,6 +10,7 @@ use std::fmt::Write;
 use cubecl::prelude::*;
 
 use crate::matrix_units::Spot;
+use crate::packed::tiles::scaled::capability;
 
 type N4 = Const<4>;
 
@@ -22,7 +23,7 @@ const LOWER: u32 = 1 << 16;
 
 /// Whether a device has the instructions.
 pub(crate) fn runs_on(client: &Client) -> bool {
-    client.name() == "cuda" && client.properties().identity.fingerprint == "ptx_sm90"
+    capability(&client.properties().identity.fingerprint) == Some(90)
 }
 
 /// Makes the sums: zeros for `tiles` tiles and `groups` groups of eight columns. Once in a kernel, before anything else.

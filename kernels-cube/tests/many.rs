@@ -1,17 +1,20 @@
-//! Products of many rows with weights of bf16, in plain code on a software adapter, against sums in f64.
+//! Products of many rows with weights of bf16 and packed ones, in plain code on a software adapter, against sums in f64.
 //! `cargo test -p burn-omni-kernels --features wgpu --test many`
 
 mod adapter;
+mod coded;
 
 use burn_omni_kernels::few::{Rows, Weights};
 use burn_omni_kernels::many::{self, Blocking, Plan, Product, sum_slots};
 use burn_omni_kernels::matrix_units::Instructions;
 use burn_omni_kernels::packed::tiles::{Activations, ColumnOrder, activations};
+use burn_omni_kernels::packed::{Coding, Scaling, Shape};
 use burn_omni_kernels::{Buffer, Matrix, Taps};
 use cubecl::prelude::*;
 use half::bf16;
 
 use adapter::{Random, client};
+use coded::{CODINGS, Source};
 
 /// Largest difference as a share of the largest magnitude: sums are formed in f32.
 const TOLERANCE: f64 = 2e-6;
@@ -160,6 +163,76 @@ fn products_are_those_of_their_numbers() {
         }
         let what = format!("{rows} rows, {out}x{width}, {taps:?}, split {split}, {blocking:?}");
         assert_close(&read(&client, &y), &expected, &what);
+    }
+}
+
+/// Random packed matrices, and their values.
+fn packed(
+    client: &Client,
+    random: &mut Random,
+    coding: Coding,
+    [matrices, rows, width]: [usize; 3],
+    gated: bool,
+) -> (Weights, Vec<f64>) {
+    let shape = Shape {
+        matrices,
+        rows,
+        width,
+        gated,
+    };
+    let mut bits = || ((random.number() + 1.0) * (1 << 23) as f32) as u32;
+    let source = Source::random(&mut bits, coding, shape);
+    let values = (0..matrices * rows)
+        .flat_map(|row| (0..width).map(move |column| (row, column)))
+        .map(|(row, column)| source.value(row, column))
+        .collect();
+    (Weights::Tiles(source.matrix(client)), values)
+}
+
+#[test]
+fn packed_products_are_those_of_their_values() {
+    let Some(client) = client() else { return };
+    let mut random = Random(5);
+    // Adapters that are programs take long to compile what is unrolled.
+    let blocking = |tiles| Blocking {
+        down: 1,
+        across: 1,
+        tiles,
+        groups: 1,
+    };
+    for (name, coding) in CODINGS {
+        for ([rows, out, width], split, blocking) in [
+            ([5, 33, 400], true, blocking(1)),
+            ([9, 20, 272], false, blocking(2)),
+        ] {
+            if blocking.tiles > 1 && coding.scaling != Scaling::F32 {
+                continue;
+            }
+            let (weights, matrix) = packed(&client, &mut random, coding, [1, out, width], false);
+            let columns = weights.width_of_many();
+            let (x, values) = activations(&client, &mut random, [rows, columns], split);
+            let y = poisoned(&client, rows * out);
+            let product = Product {
+                blocking,
+                instructions: Instructions::Plain,
+                ..Product::new(&weights, &x, rows)
+            };
+            many::many(&client, product, &y);
+            // Rows have sizes of their own.
+            let found = read(&client, &y);
+            for (row, matrix) in matrix.chunks(width).enumerate() {
+                let expected: Vec<f64> = (0..rows)
+                    .map(|x| dot(&values[x * columns..][..width], matrix))
+                    .collect();
+                let found: Vec<f32> = (0..rows).map(|x| found[x * out + row]).collect();
+                let largest = expected.iter().fold(0.0_f64, |m, x| m.max(x.abs()));
+                let ones = |x: f64| x / largest.max(1e-30);
+                let found: Vec<f32> = found.iter().map(|x| ones(f64::from(*x)) as f32).collect();
+                let expected: Vec<f64> = expected.into_iter().map(ones).collect();
+                let what = format!("{name} {rows} rows, {out}x{width}, split {split}, row {row}");
+                assert_close(&found, &expected, &what);
+            }
+        }
     }
 }
 

@@ -4,6 +4,7 @@
 
 mod adapter;
 
+use burn_omni_kernels::packed::Scaling;
 use burn_omni_kernels::packed::tiles::scaled::{dequantize, quantize};
 use burn_omni_kernels::packed::tiles::{Scaled, Tiling};
 use burn_omni_kernels::{
@@ -245,10 +246,14 @@ fn attentions_agree() {
 fn rows_rounded_to_four_bits_agree() {
     let Some(client) = client() else { return };
     let mut random = Random(6);
-    for (block, e8m0) in [(16, false), (32, true)] {
+    for (block, scaling) in [(16, Scaling::E4m3), (32, Scaling::E8m0)] {
         for (rows, width) in [(1, 16), (19, 400), (5, 2048)] {
             let tiling = Tiling {
-                scaled: Scaled { block, e8m0 },
+                scaled: Scaled {
+                    block,
+                    scaling,
+                    bytes: false,
+                },
                 tiles: 1,
                 pairs: width.div_ceil(8 * block),
             };

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 
+use burn_omni_ops::packed::encode_e4m3;
 use burn_omni_quant::checkpoint::Checkpoint;
 use burn_omni_quant::write::{Form, Plan, Replace, Watcher, WriteOptions};
 use safetensors::tensor::TensorView;
@@ -45,17 +46,26 @@ pub enum Variant {
     MetadataOnly,
     /// bitsandbytes NF4 with nested scales.
     Nf4,
+    /// compressed-tensors' FP8, a scale a row.
+    Fp8,
+    /// FP8 in blocks of 128 x 128, as DeepSeek's and Qwen's own checkpoints have it.
+    Fp8Blocks,
+    /// ModelOpt's MXFP8.
+    Mxfp8,
 }
 
 impl Variant {
     /// All of them.
-    pub const ALL: [Self; 6] = [
+    pub const ALL: [Self; 9] = [
         Self::Ours,
         Self::ModelOpt,
         Self::CompressedTensors,
         Self::Split,
         Self::MetadataOnly,
         Self::Nf4,
+        Self::Fp8,
+        Self::Fp8Blocks,
+        Self::Mxfp8,
     ];
 
     /// Writes it into a folder that does not exist yet.
@@ -70,6 +80,9 @@ impl Variant {
             Self::Split => split(dir),
             Self::MetadataOnly => metadata_only(dir),
             Self::Nf4 => nf4(dir),
+            Self::Fp8 => eight_bits(dir, (per_row, "weight_scale"), per_row_says()),
+            Self::Fp8Blocks => eight_bits(dir, (per_block, "weight_scale_inv"), per_block_says()),
+            Self::Mxfp8 => eight_bits(dir, (per_power, "weight_scale"), per_power_says()),
         }
     }
 }
@@ -411,4 +424,109 @@ fn nf4(dir: &Path) {
         "quant_method": "bitsandbytes",
     });
     single(dir, &tensors, quantization);
+}
+
+/// The largest number of E4M3.
+const E4M3_MAX: f32 = 448.0;
+/// Rows and columns of a block of FP8.
+const BLOCK: usize = 128;
+/// Columns that share a power of two.
+const POWER_BLOCK: usize = 32;
+
+/// Codes of 8 bits of a matrix and the tensor of their scales.
+type Encode = fn([usize; 2], &[f32]) -> (Vec<u8>, Stored);
+
+/// The demo model with codes of 8 bits, and scales of this name.
+fn eight_bits(dir: &Path, (encode, name): (Encode, &str), quantization: Value) {
+    let demo = Named::demo();
+    let mut tensors = demo.clone();
+    for (module, weight) in demo.quantized() {
+        let (shape, values) = weight.matrix();
+        let (bytes, scales) = encode(shape, &values);
+        let codes = Stored {
+            dtype: Dtype::F8_E4M3,
+            shape: shape.to_vec(),
+            bytes,
+        };
+        tensors.0.insert(format!("{module}.weight"), codes);
+        tensors.0.insert(format!("{module}.{name}"), scales);
+    }
+    single(dir, &tensors, quantization);
+}
+
+fn largest<'a>(values: impl IntoIterator<Item = &'a f32>) -> f32 {
+    values.into_iter().fold(1e-12, |m, x| m.max(x.abs()))
+}
+
+fn per_row([rows, width]: [usize; 2], values: &[f32]) -> (Vec<u8>, Stored) {
+    let scales: Vec<f32> = values
+        .chunks(width)
+        .map(|row| largest(row) / E4M3_MAX)
+        .collect();
+    let codes = values.iter().enumerate();
+    let codes = codes.map(|(at, x)| encode_e4m3(x / scales[at / width]));
+    let codes = codes.collect();
+    (codes, Stored::f32s(&[rows, 1], &scales))
+}
+
+fn per_block([rows, width]: [usize; 2], values: &[f32]) -> (Vec<u8>, Stored) {
+    let across = width.div_ceil(BLOCK);
+    let block = |at: usize| at / width / BLOCK * across + at % width / BLOCK;
+    let mut scales = vec![1e-12_f32; rows.div_ceil(BLOCK) * across];
+    for (at, x) in values.iter().enumerate() {
+        scales[block(at)] = scales[block(at)].max(x.abs() / E4M3_MAX);
+    }
+    let codes = values.iter().enumerate();
+    let codes = codes.map(|(at, x)| encode_e4m3(x / scales[block(at)]));
+    let shape = [rows.div_ceil(BLOCK), across];
+    let codes = codes.collect();
+    (codes, Stored::f32s(&shape, &scales))
+}
+
+fn per_power([rows, width]: [usize; 2], values: &[f32]) -> (Vec<u8>, Stored) {
+    let (mut codes, mut scales) = (Vec::new(), Vec::new());
+    for row in values.chunks(width) {
+        for block in row.chunks(POWER_BLOCK) {
+            let power = (largest(block) / E4M3_MAX).log2().ceil();
+            scales.push((power + 127.0) as u8);
+            codes.extend(block.iter().map(|x| encode_e4m3(x / power.exp2())));
+        }
+    }
+    let shape = [rows, width.div_ceil(POWER_BLOCK)];
+    (codes, Stored::bytes(&shape, scales))
+}
+
+fn per_row_says() -> Value {
+    json!({
+        "config_groups": {"group_0": {
+            "format": "float-quantized",
+            "input_activations": null,
+            "targets": ["Linear"],
+            "weights": {"num_bits": 8, "type": "float", "strategy": "channel", "symmetric": true, "dynamic": false},
+        }},
+        "format": "float-quantized",
+        "ignore": ["lm_head", "re:.*mlp.gate$", "re:.*audio_tower.*", "re:.*visual.*", "re:talker.*", "re:code2wav.*"],
+        "quant_method": "compressed-tensors",
+        "quantization_status": "compressed",
+    })
+}
+
+fn per_block_says() -> Value {
+    json!({
+        "activation_scheme": "dynamic",
+        "fmt": "e4m3",
+        "modules_to_not_convert": ["lm_head", "mlp.gate", "embed_tokens", "visual", "audio_tower", "talker", "code2wav"],
+        "quant_method": "fp8",
+        "weight_block_size": [BLOCK, BLOCK],
+    })
+}
+
+fn per_power_says() -> Value {
+    let [mut in_config, _] = modelopt_says_of_all();
+    in_config["quant_algo"] = json!("MXFP8");
+    in_config["config_groups"]["group_0"] = json!({
+        "weights": {"dynamic": false, "num_bits": 8, "type": "float", "group_size": POWER_BLOCK},
+        "targets": ["Linear"],
+    });
+    in_config
 }

@@ -3,6 +3,7 @@
 //! Runs where `BURN_OMNI_CUDA=1` says that there is one; elsewhere it says that it did not.
 #![allow(clippy::print_stdout, reason = "what was skipped, and how many differ")]
 
+use std::path::Path;
 use std::sync::LazyLock;
 
 use burn::tensor::{DType, Device};
@@ -14,11 +15,14 @@ use burn_omni_tests::demo::{Golden, answers, cases, goldens, parts, prompt, requ
 use burn_omni_tests::drawn::{self, Drawn};
 use burn_omni_tests::reply::run;
 use burn_omni_tests::repository;
+use burn_omni_tests::variants::Variant;
 
 /// Cases that may be answered in other words than on the CPU.
 const OTHER: usize = 1;
 /// The same with keys and values of FP8.
 const OTHER_IN_FP8: usize = 6;
+/// The same with weights of 8 bits.
+const OTHER_IN_EIGHT_BITS: usize = 2;
 /// What a request may ask for.
 const SAMPLED: Sampling = Sampling {
     temperature: 0.7,
@@ -42,8 +46,12 @@ fn is_asked() -> bool {
 }
 
 fn load(quantize: Option<Quantize>, kv: KvDtype) -> Option<Engine> {
+    load_from(&repository("assets/omni-demo"), quantize, kv)
+}
+
+fn load_from(dir: &Path, quantize: Option<Quantize>, kv: KvDtype) -> Option<Engine> {
     is_asked().then_some(())?;
-    let config = EngineConfig::new(repository("assets/omni-demo"))
+    let config = EngineConfig::new(dir)
         .device(Device::cuda(0))
         .quantize(quantize)
         .kv_dtype(kv);
@@ -80,6 +88,22 @@ fn quantized_weights_answer_as_on_the_cpu() {
     let others = others(&engine);
     println!("other texts: {others:?}");
     assert!(others.len() <= OTHER, "{others:?}");
+}
+
+#[test]
+fn weights_of_eight_bits_answer_from_captured_steps() {
+    for variant in [Variant::Fp8, Variant::Fp8Blocks, Variant::Mxfp8] {
+        let folder = tempfile::tempdir().expect("a folder for a while");
+        let dir = folder.path().join("model");
+        variant.write(&dir);
+        let Some(engine) = load_from(&dir, None, KvDtype::Auto) else {
+            return;
+        };
+        let others = others(&engine);
+        println!("{variant:?}, other texts: {others:?}");
+        assert!(others.len() <= OTHER_IN_EIGHT_BITS, "{others:?}");
+        gives_the_tokens_of_passes(&engine);
+    }
 }
 
 #[test]

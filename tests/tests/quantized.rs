@@ -101,6 +101,13 @@ fn bitsandbytes_knows_what_it_knew() {
 }
 
 #[test]
+fn eight_bits_know_what_they_knew() {
+    for variant in [Variant::Fp8, Variant::Fp8Blocks, Variant::Mxfp8] {
+        variant_knows(variant);
+    }
+}
+
+#[test]
 fn nf4_is_what_bitsandbytes_makes_of_the_same_matrices() {
     let tables = Tables::golden();
     let golden = Tensors::load(&repository("tests/golden/quant/bitsandbytes.safetensors"));

@@ -94,7 +94,8 @@ fn a_row_with_a_number_that_is_none_gives_none() {
         let tiling = Tiling {
             scaled: Scaled {
                 block,
-                e8m0: scaling == Scaling::E8m0,
+                scaling,
+                bytes: false,
             },
             tiles: 1,
             pairs: 1,
@@ -110,9 +111,9 @@ fn a_row_with_a_number_that_is_none_gives_none() {
         assert!(factors[0].is_finite());
         assert_eq!(
             scales[0].to_bits() & 0xFF,
-            if tiling.scaled.e8m0 { 125 } else { 0x7E }
+            if tiling.scaled.e8m0() { 125 } else { 0x7E }
         );
-        if tiling.scaled.e8m0 {
+        if tiling.scaled.e8m0() {
             assert_eq!(scales[steps].to_bits() & 0xFF, 0xFF);
         } else {
             assert!(!factors[1].is_finite());

@@ -655,13 +655,26 @@ fn packed_linear(bench: &mut Bench<'_>) {
 
 fn packed_experts(bench: &mut Bench<'_>) {
     for format in FORMATS {
-        for sizes in [(1, 8, 2, 64, 32), (5, 9, 3, 144, 48), (70, 4, 2, 96, 64)] {
+        for sizes in [
+            (1, 8, 2, 64, 32),
+            (5, 9, 3, 144, 48),
+            (40, 4, 2, 96, 64),
+            (70, 4, 2, 96, 64),
+            (300, 4, 2, 144, 48),
+        ] {
             packed_experts_of(bench, [format, format], sizes);
         }
     }
     // Matrices of two formats, as mixed precision has them; on some devices one of the two lies in another order.
     let [fp4, fp8] = [PackedFormat::NVFP4, PackedFormat::FP8];
-    for formats in [[fp4, fp8], [fp8, fp4], [fp4, PackedFormat::MXFP4]] {
+    let int4 = PackedFormat::new(Code::Int4, Scale::Affine, 32);
+    for formats in [
+        [fp4, fp8],
+        [fp8, fp4],
+        [fp4, PackedFormat::MXFP4],
+        [fp8, int4],
+        [int4, fp4],
+    ] {
         for sizes in [(1, 8, 2, 64, 32), (70, 4, 2, 96, 64)] {
             packed_experts_of(bench, formats, sizes);
         }

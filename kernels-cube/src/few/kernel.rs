@@ -188,7 +188,9 @@ fn few_kernel<Y: Float>(
     };
     let mut words =
         Array::<Vector<u32, N4>>::new(comptime!(work.each * work.tiles * work.form.vectors()));
-    let mut scale = Array::<u32>::new(comptime!(work.each * work.tiles));
+    let mut scale = Array::<u32>::new(comptime!(
+        work.each * work.tiles * work.form.scales().max(1)
+    ));
     load(&mut words, &mut scale, codes, scales, &place, work);
     let mut early = Array::<Vector<u32, N4>>::new(comptime!(if work.early {
         work.each * work.values()

@@ -1,8 +1,9 @@
 //! Products with a few rows of activations on matrix units: up to 16 read the weights once, at the speed of memory.
 //!
-//! A column of the second operand is a row of activations. Packed weights lie in tiles; their scales are multiplied into
-//! the decoded values: both have six significant bits together, so bf16 holds the product exactly. Weights of bf16 lie in
-//! rows. Everything accumulates in the matrix units.
+//! A column of the second operand is a row of activations. Packed weights lie in tiles; scales of 8 bits are multiplied into
+//! the decoded values: both have six significant bits together, so bf16 holds the product exactly. Scales of f32 would not
+//! fit: the sum of the 128 columns of each is formed for itself and multiplied with it. Weights of bf16 lie in rows.
+//! Everything accumulates in the matrix units.
 //!
 //! A cube owns the rows of a few tiles and sums all columns, its planes share them; sums are formed in a fixed order.
 //! For chosen experts a cube belongs to one choice (gate and up) or sums the choices of a row (down), so that nothing is
@@ -22,7 +23,7 @@ use cubecl::prelude::*;
 pub use weights::{Rows, Weights};
 
 use crate::Buffer;
-use crate::packed::tiles::Activations;
+use crate::packed::tiles::{Activations, ColumnOrder};
 use kernel::Launch;
 use work::{Mode, Work};
 
@@ -65,11 +66,17 @@ impl Row {
     }
 }
 
+/// Panics where rows lie in the order of products, which many rows have alone: the numbers would be wrong.
+fn natural(x: &Activations) {
+    assert_eq!(x.order, ColumnOrder::Natural, "the order of a few rows");
+}
+
 /// `y = weights * x` for each row, of which there are best not more than [`SEVERAL`]; half as many when they are split.
 ///
 /// - x: `[rows, columns]`
 /// - y: `[rows, rows of the weights]`
 pub fn few(client: &Client, weights: &Weights, (x, rows): (&Activations, usize), y: &Buffer) {
+    natural(x);
     let columns = rows * x.halves();
     let work = Work::new(Mode::Dense, weights, x.split, [1, columns.min(FEW), 1]);
     let jobs = columns.div_ceil(FEW);
@@ -101,6 +108,7 @@ pub fn gate_up(
     (ids, slots): (&Buffer, usize),
     (h, stride): (&Buffer, usize),
 ) {
+    natural(x);
     let launch = Launch {
         weights,
         work: Work::new(Mode::GateUp, weights, x.split, [ids.len(), x.halves(), 1]),
@@ -130,6 +138,7 @@ pub fn down(
     ([ids, shares], slots): ([&Buffer; 2], usize),
     y: &Buffer,
 ) {
+    natural(h);
     let jobs = ids.len() / slots;
     let launch = Launch {
         weights,

@@ -8,7 +8,6 @@ use cubecl::prelude::*;
 use super::kernel::{Place, plane_of};
 use super::weights::load_now;
 use super::work::{Mode, ROWS, Work};
-use crate::packed::tiles::decode::RESTORE;
 use crate::plane::plane_total;
 
 type N4 = Const<4>;
@@ -98,7 +97,7 @@ fn total(
         if comptime!(work.mode != Mode::Down) {
             sum *= factors.gain[round];
         }
-        sum *= RESTORE;
+        sum *= comptime!(work.form.scaled().restore());
     }
     if comptime!(work.is_normed()) {
         sum *= factors.norm;

@@ -6,7 +6,7 @@ use super::kernel::Place;
 use super::work::{COLUMNS, Form, Mode, ROWS, Work};
 use crate::Buffer;
 use crate::packed::tiles::decode::{
-    mma, mul_bf16x2, scale_bf16, values0, values1, values2, values3,
+    bytes0, bytes1, mma, mul_bf16x2, scale_bf16, values0, values1, values2, values3,
 };
 use crate::packed::tiles::{self};
 
@@ -206,7 +206,14 @@ fn load_tile(
         let offset = comptime!((ahead * chunks + c) * 32);
         words[comptime!(to * chunks + c)] = load_vector(own, offset, work);
     }
-    scale[to] = load_word(&scales[at * 32usize + lane..], comptime!(ahead * 32), work);
+    if comptime!(work.form.scaled().in_sums()) {
+        // Of rows `lane / 4` and 8 more.
+        let own = &scales[at * ROWS + lane / 4usize..];
+        scale[comptime!(2 * to)] = load_word(own, comptime!(ahead * ROWS), work);
+        scale[comptime!(2 * to + 1)] = load_word(own, comptime!(ahead * ROWS + ROWS / 2), work);
+    } else if comptime!(work.form.scaled().in_values()) {
+        scale[to] = load_word(&scales[at * 32usize + lane..], comptime!(ahead * 32), work);
+    }
 }
 
 /// A load that is not made twice, and together with [`stay`] stays before it: compilers put loads beside their uses to save
@@ -368,25 +375,74 @@ fn multiply_tile(
     #[comptime] i: usize,
     #[comptime] work: Work,
 ) {
-    let chunks = comptime!(work.form.vectors());
+    let first = comptime!(i * work.groups);
+    if comptime!(work.form.scaled().in_sums()) {
+        let mut parts = Array::<Vector<f32, N4>>::new(work.groups);
+        #[unroll]
+        for group in 0..work.groups {
+            parts[group] = Vector::<f32, N4>::new(0.0f32);
+        }
+        add_tile(&mut parts, words, scale, values, from, 0usize, work);
+        let upper = f32::from_bits(scale[comptime!(2 * from)]);
+        let lower = f32::from_bits(scale[comptime!(2 * from + 1)]);
+        #[unroll]
+        for group in 0..work.groups {
+            let part = parts[group];
+            let mut sum = sums[comptime!(first + group)];
+            #[unroll]
+            for n in 0..4usize {
+                let factor = if comptime!(n < 2) { upper } else { lower };
+                sum.insert(n, sum.extract(n) + part.extract(n) * factor);
+            }
+            sums[comptime!(first + group)] = sum;
+        }
+    } else {
+        add_tile(sums, words, scale, values, from, first, work);
+    }
+}
+
+/// Adds the products of a tile, scaled where its values are, to the sums from number `first` on.
+#[cube]
+fn add_tile(
+    sums: &mut Array<Vector<f32, N4>>,
+    words: &Array<Vector<u32, N4>>,
+    scale: &Array<u32>,
+    values: &Array<Vector<u32, N4>>,
+    #[comptime] from: usize,
+    #[comptime] first: usize,
+    #[comptime] work: Work,
+) {
     let scaled = comptime!(work.form.scaled());
+    let chunks = comptime!(scaled.chunks());
+    let vectors = comptime!(work.form.vectors());
+    let word_of_scales = comptime!(if scaled.in_values() { from } else { 0 });
     let mut a = Array::<u32>::new(4usize);
     #[unroll]
     for c in 0..chunks {
         let span = comptime!(c / (chunks / 2));
-        let lo = scale_bf16(scale[from], comptime!(span * 2), scaled.e8m0);
-        let hi = scale_bf16(scale[from], comptime!(span * 2 + 1), scaled.e8m0);
+        let lo = scale_bf16(scale[word_of_scales], comptime!(span * 2), scaled);
+        let hi = scale_bf16(scale[word_of_scales], comptime!(span * 2 + 1), scaled);
         #[unroll]
         for b in 0..4usize {
-            let word = words[comptime!(from * chunks + c)].extract(b);
-            a[0] = mul_bf16x2(values0(word), lo);
-            a[1] = mul_bf16x2(values1(word), hi);
-            a[2] = mul_bf16x2(values2(word), lo);
-            a[3] = mul_bf16x2(values3(word), hi);
+            if comptime!(scaled.bytes) {
+                let vector = words[comptime!(from * vectors + c * 2 + b / 2)];
+                let upper = vector.extract(comptime!(b % 2 * 2));
+                let lower = vector.extract(comptime!(b % 2 * 2 + 1));
+                a[0] = mul_bf16x2(bytes0(upper), lo);
+                a[1] = mul_bf16x2(bytes0(lower), hi);
+                a[2] = mul_bf16x2(bytes1(upper), lo);
+                a[3] = mul_bf16x2(bytes1(lower), hi);
+            } else {
+                let word = words[comptime!(from * vectors + c)].extract(b);
+                a[0] = mul_bf16x2(values0(word), lo);
+                a[1] = mul_bf16x2(values1(word), hi);
+                a[2] = mul_bf16x2(values2(word), lo);
+                a[3] = mul_bf16x2(values3(word), hi);
+            }
             #[unroll]
             for group in 0..work.groups {
                 let v = values[comptime!((group * chunks + c) * 2 + b / 2)];
-                let at = comptime!(i * work.groups + group);
+                let at = comptime!(first + group);
                 sums[at] = mma(
                     a[0],
                     a[1],

@@ -50,13 +50,26 @@ impl Form {
     /// Vectors of 16 bytes of weights that a lane takes of a tile in one step.
     pub(super) const fn vectors(self) -> usize {
         match self {
-            Self::Tiles(scaled) => scaled.chunks(),
+            Self::Tiles(scaled) => scaled.chunks() * scaled.vectors(),
             Self::Rows { .. } => 2 * DENSE / 32,
         }
     }
 
     pub(super) const fn is_tiles(self) -> bool {
         matches!(self, Self::Tiles(_))
+    }
+
+    /// Words of scales that a lane takes of a tile in one step.
+    pub(super) const fn scales(self) -> usize {
+        match self {
+            Self::Tiles(scaled) => scaled.scale_words(),
+            Self::Rows { .. } => 0,
+        }
+    }
+
+    /// Whether codes have 8 bits.
+    pub(super) const fn is_bytes(self) -> bool {
+        matches!(self, Self::Tiles(Scaled { bytes: true, .. }))
     }
 
     pub(super) const fn is_partial(self) -> bool {
@@ -117,15 +130,18 @@ impl Work {
         [jobs, columns, slots]: [usize; 3],
     ) -> Self {
         let (form, pairs) = (weights.form(), weights.pairs());
+        let bytes = form.is_bytes();
         // Many planes with a pair each hide latency better than few with many; where there are many cubes, fewer and
         // longer planes cost less. Measured: see benches/NOTES.md.
         let (tiles, wanted) = match mode {
+            Mode::Dense if weights.tiles(mode) >= TALL && bytes => (ROOM / form.vectors(), 1),
             Mode::Dense if weights.tiles(mode) >= TALL && form.is_tiles() => {
                 (if columns <= COLUMNS { 1 } else { 2 }, 2)
             }
             Mode::Dense if weights.tiles(mode) >= TALL => (1, 4),
             Mode::GateUp if form.is_tiles() && jobs == 1 => (1, 2),
             Mode::GateUp if form.is_tiles() => (2, 2),
+            Mode::Down if jobs > 2 && bytes => (2, 4),
             Mode::Down if jobs > 2 && form.is_tiles() => (4, 4),
             Mode::Dense | Mode::GateUp | Mode::Down => (1, 1),
         };
@@ -135,9 +151,9 @@ impl Work {
         let each = (wanted..=pairs).find(|each| slots == 1 || pairs.is_multiple_of(*each));
         let each = each.unwrap_or(pairs);
         // One row of activations through many experts, and a vocabulary: a cube on its own has too little to do to hide what
-        // its loads wait for. Elsewhere the compiler's order was faster.
+        // its loads wait for; and scales of 8-bit codes, which the compiler loads late. Elsewhere its order was faster.
         let once = mode != Mode::Dense && jobs == 1;
-        let patient = once || weights.tiles(mode) >= TALL;
+        let patient = once || weights.tiles(mode) >= TALL || (bytes && form.scales() > 0);
         Self {
             mode,
             form,

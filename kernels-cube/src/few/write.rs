@@ -4,7 +4,6 @@ use cubecl::prelude::*;
 
 use super::kernel::Place;
 use super::work::{COLUMNS, ROWS, Work};
-use crate::packed::tiles::decode::RESTORE;
 
 type N4 = Const<4>;
 
@@ -69,7 +68,7 @@ pub(super) fn write<Y: Float>(
                 }
             }
             if comptime!(work.form.is_tiles()) {
-                sum *= gain[i * ROWS + slot] * RESTORE;
+                sum *= gain[i * ROWS + slot] * comptime!(work.form.scaled().restore());
             }
             let mut first = CUBE_POS_Y as usize;
             if comptime!(work.blocks) {

@@ -1,8 +1,9 @@
 //! Products with many rows of activations on matrix units, as in prefill and in convolutions.
 //!
 //! Weights never touch shared memory: a plane loads its tiles of them into registers (packed ones are decoded there with
-//! their scales to bf16, exactly: six significant bits) and multiplies them with every column of the cube. Activations
-//! are staged through shared memory by asynchronous copies, several chunks ahead.
+//! their scales to bf16, exactly: six significant bits) and multiplies them with every column of the cube. Sums are in units
+//! of the scales where these are f32, and rescaled from block to block. Activations are staged through shared memory by
+//! asynchronous copies, several chunks ahead.
 //!
 //! Where four planes multiply together (`sm_90a`), they take the staged rows from shared memory as they lie there, so rows
 //! come in the order of the decoded weights: [`order`] says which.
@@ -29,6 +30,7 @@ use crate::few::Weights;
 use crate::linear::Taps;
 use crate::matrix_units::Instructions;
 use crate::packed::tiles::{Activations, ColumnOrder};
+use crate::warpgroup as warpgroups;
 use kernel::Launch;
 use work::{Form, Mode, Work};
 
@@ -47,7 +49,7 @@ pub struct Product<'a> {
     pub bias: Option<&'a Buffer>,
     /// How much a cube computes.
     pub blocking: Blocking,
-    /// [`Instructions::Plain`] serves tests, and weights in rows.
+    /// [`Instructions::Plain`] serves tests.
     pub instructions: Instructions,
 }
 
@@ -70,19 +72,24 @@ impl<'a> Product<'a> {
 /// The order in which products with these weights, one after another, take rows of activations.
 #[must_use]
 pub fn order(client: &Client, weights: &[&Weights]) -> ColumnOrder {
-    let block = |weights: &Weights| match weights {
-        Weights::Tiles(matrix) => Some(matrix.tiling.scaled.block),
-        Weights::Rows(_) => None,
-    };
-    let first = weights.first().and_then(|first| block(first));
-    match first {
-        Some(size)
-            if weights.iter().all(|other| block(other) == first)
-                && crate::warpgroup::runs_on(client) =>
+    let blocks: Option<Vec<usize>> = weights.iter().map(|weights| block_of(weights)).collect();
+    match blocks.as_deref() {
+        Some([first, rest @ ..])
+            if rest.iter().all(|block| block == first) && warpgroups::runs_on(client) =>
         {
-            ColumnOrder::Products(size)
+            ColumnOrder::Products(*first)
         }
         _ => ColumnOrder::Natural,
+    }
+}
+
+/// The blocks in whose order warpgroups multiply these weights, if they do: sums of theirs cannot be scaled on the way.
+fn block_of(weights: &Weights) -> Option<usize> {
+    match weights {
+        Weights::Tiles(matrix) if !matrix.tiling.scaled.in_sums() => {
+            Some(matrix.tiling.scaled.block)
+        }
+        _ => None,
     }
 }
 
@@ -94,9 +101,29 @@ const fn instructions(order: ColumnOrder) -> Instructions {
     }
 }
 
+/// Panics where rows do not lie as the instructions take them, or a cube is none of warpgroups: the numbers would be wrong.
+fn agree(weights: &Weights, x: &Activations, blocking: Blocking, instructions: Instructions) {
+    let suits = match x.order {
+        ColumnOrder::Natural => !instructions.are_of_warpgroups(),
+        ColumnOrder::Products(block) => {
+            instructions.are_of_warpgroups()
+                && block_of(weights) == Some(block)
+                && blocking.is_of_warpgroups()
+        }
+    };
+    assert!(
+        suits,
+        "rows in {:?} are not multiplied by {blocking:?} with {instructions:?}",
+        x.order
+    );
+}
+
 /// Forms the product.
 ///
 /// - y: `[rows, out]`
+///
+/// # Panics
+/// When the order of `x` is not that of the instructions.
 pub fn many(client: &Client, product: Product<'_>, y: &Buffer) {
     let Product {
         weights,
@@ -107,6 +134,7 @@ pub fn many(client: &Client, product: Product<'_>, y: &Buffer) {
         blocking,
         instructions,
     } = product;
+    agree(weights, x, blocking, instructions);
     let columns = rows * x.halves();
     let form = match weights {
         Weights::Tiles(matrix) => Form::Tiles(matrix.tiling.scaled),
@@ -139,7 +167,10 @@ pub fn many(client: &Client, product: Product<'_>, y: &Buffer) {
 /// `silu(gate) * up` of the chosen experts of each row, in the plan's order.
 ///
 /// - x: `[rows, 1 or 2, columns]`
-/// - h: bf16 `[rows * slots, 1 or 2, stride]`
+/// - h: bf16 `[rows * slots, 1 or 2, stride]`, in the order of `x`
+///
+/// # Panics
+/// When the order of `x` is not the plan's.
 pub fn gate_up(
     client: &Client,
     weights: &Weights,
@@ -157,6 +188,9 @@ pub fn gate_up(
 /// - h: what [`gate_up`] wrote
 /// - shares: f32 `[rows, slots]`
 /// - parts: `[rows, slots, rows of the matrix]`
+///
+/// # Panics
+/// When the order of `h` is not the plan's.
 pub fn down(
     client: &Client,
     weights: &Weights,
@@ -179,6 +213,7 @@ impl<'a> Launch<'a> {
         plan: &Plan,
         stride: usize,
     ) -> Self {
+        agree(weights, x, plan.blocking, plan.instructions);
         let form = match weights {
             Weights::Tiles(matrix) => Form::Tiles(matrix.tiling.scaled),
             Weights::Rows(_) => Form::Rows {

@@ -27,10 +27,10 @@ pub(super) fn sum(
     let mut words = Array::<Vector<u32, N4>>::new(comptime!(tiles * 2));
     load(&mut words, weights, place, 0usize, work);
     for chunk in 0..place.chunks {
-        wait(comptime!(STAGES - 2), work.instructions);
+        wait(comptime!(work.ahead() - 1), work.instructions);
         sync_cube();
-        if chunk + comptime!(STAGES - 1) < place.chunks {
-            copy(x, stage, place, chunk + comptime!(STAGES - 1), work);
+        if chunk + work.ahead() < place.chunks {
+            copy(x, stage, place, chunk + work.ahead(), work);
         }
         commit(work.instructions);
         #[unroll]

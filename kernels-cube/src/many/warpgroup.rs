@@ -8,7 +8,9 @@ use super::stage::{STAGES, Stage, copy};
 use super::tiles::{load_scales, load_words};
 use super::work::Work;
 use crate::matrix_units::{commit, spot, wait};
-use crate::packed::tiles::decode::{mul_bf16x2, scale_bf16, values0, values1, values2, values3};
+use crate::packed::tiles::decode::{
+    bytes0, bytes1, mul_bf16x2, scale_bf16, values0, values1, values2, values3,
+};
 use crate::warpgroup::{self, STEPS};
 
 type N4 = Const<4>;
@@ -28,13 +30,14 @@ pub(super) fn sum(
     let tiles = blocking.tiles;
     let chunks = comptime!(work.form.scaled().chunks());
     let pairs = place.chunks / chunks;
-    let mut words = Array::<Vector<u32, N4>>::new(tiles);
+    let of = comptime!(work.form.scaled());
+    let mut words = Array::<Vector<u32, N4>>::new(comptime!(tiles * of.vectors()));
     let mut scale = Array::<u32>::new(tiles);
     let mut a = Array::<Vector<u32, N4>>::new(comptime!(2 * STEPS * tiles));
-    load_words(&mut words, codes, place, 0usize, work);
+    load_chunk(&mut words, codes, place, 0usize, work);
     load_scales(&mut scale, scales, place, pairs, 0usize, work);
     decode(&mut a, &words, &scale, 0usize, work);
-    load_words(&mut words, codes, place, 1usize, work);
+    load_chunk(&mut words, codes, place, 1usize, work);
     for pair in 0..pairs {
         let mut later = Array::<u32>::new(tiles);
         load_scales(&mut later, scales, place, pairs, pair + 1usize, work);
@@ -60,7 +63,7 @@ pub(super) fn sum(
                 }
             }
             decode(&mut a, &words, &scale, comptime!((c + 1) % chunks), work);
-            load_words(&mut words, codes, place, chunk + 2usize, work);
+            load_chunk(&mut words, codes, place, chunk + 2usize, work);
         }
     }
     warpgroup::finish(0usize);
@@ -69,6 +72,30 @@ pub(super) fn sum(
         #[unroll]
         for group in 0..blocking.groups {
             sums[comptime!(i * blocking.groups + group)] = warpgroup::sums(i, group);
+        }
+    }
+}
+
+/// The codes of chunk number `chunk`, of the last one where there are no more: one vector of each tile, of 8-bit codes two.
+#[cube]
+fn load_chunk(
+    words: &mut Array<Vector<u32, N4>>,
+    codes: &[Vector<u32, N4>],
+    place: &Place,
+    chunk: usize,
+    #[comptime] work: Work,
+) {
+    let tiles = work.blocking.tiles;
+    let vectors = comptime!(work.form.scaled().vectors());
+    let last = place.chunks - 1usize;
+    let chunk = select(chunk < last, chunk, last);
+    #[unroll]
+    for n in 0..vectors {
+        let mut next = Array::<Vector<u32, N4>>::new(tiles);
+        load_words(&mut next, codes, place, chunk * vectors + n, work);
+        #[unroll]
+        for i in 0..tiles {
+            words[comptime!(n * tiles + i)] = next[i];
         }
     }
 }
@@ -83,20 +110,30 @@ fn decode(
     #[comptime] work: Work,
 ) {
     let tiles = work.blocking.tiles;
-    let scaled = comptime!(work.form.scaled());
-    let span = comptime!(c / (scaled.chunks() / 2));
+    let of = comptime!(work.form.scaled());
+    let span = comptime!(c / (of.chunks() / 2));
     #[unroll]
     for i in 0..tiles {
-        let lo = scale_bf16(scale[i], comptime!(span * 2), scaled.e8m0);
-        let hi = scale_bf16(scale[i], comptime!(span * 2 + 1), scaled.e8m0);
+        let lo = scale_bf16(scale[i], comptime!(span * 2), of);
+        let hi = scale_bf16(scale[i], comptime!(span * 2 + 1), of);
         #[unroll]
         for step in 0..STEPS {
-            let word = words[i].extract(step);
             let mut four = Vector::<u32, N4>::empty();
-            four.insert(0usize, mul_bf16x2(values0(word), lo));
-            four.insert(1usize, mul_bf16x2(values1(word), hi));
-            four.insert(2usize, mul_bf16x2(values2(word), lo));
-            four.insert(3usize, mul_bf16x2(values3(word), hi));
+            if comptime!(of.bytes) {
+                let vector = words[comptime!(step / 2 * tiles + i)];
+                let upper = vector.extract(comptime!(step % 2 * 2));
+                let lower = vector.extract(comptime!(step % 2 * 2 + 1));
+                four.insert(0usize, mul_bf16x2(bytes0(upper), lo));
+                four.insert(1usize, mul_bf16x2(bytes0(lower), hi));
+                four.insert(2usize, mul_bf16x2(bytes1(upper), lo));
+                four.insert(3usize, mul_bf16x2(bytes1(lower), hi));
+            } else {
+                let word = words[i].extract(step);
+                four.insert(0usize, mul_bf16x2(values0(word), lo));
+                four.insert(1usize, mul_bf16x2(values1(word), hi));
+                four.insert(2usize, mul_bf16x2(values2(word), lo));
+                four.insert(3usize, mul_bf16x2(values3(word), hi));
+            }
             a[comptime!(c % 2 * STEPS * tiles + step * tiles + i)] = four;
         }
     }

@@ -68,6 +68,14 @@ impl Blocking {
         }
     }
 
+    /// Whether its planes are warpgroups, each with one or two tiles a plane and all columns of the cube.
+    pub(super) const fn is_of_warpgroups(&self) -> bool {
+        self.across == 1
+            && self.down.is_multiple_of(4)
+            && matches!(self.tiles, 1 | 2)
+            && self.groups <= 32
+    }
+
     /// Columns of a cube.
     #[must_use]
     pub const fn columns(&self) -> usize {

@@ -8,7 +8,6 @@ use super::work::{GROUP, Mode, Work};
 use crate::math::silu;
 use crate::packed::tiles::ROWS;
 use crate::packed::tiles::activations::place_in_products;
-use crate::packed::tiles::decode::RESTORE;
 
 type N4 = Const<4>;
 
@@ -128,7 +127,7 @@ fn gain_of(gains: &[f32], place: &Place, row: usize, #[comptime] work: Work) -> 
     let row = select(row < place.rows, row, place.rows - 1usize);
     let mut gain = 0.0f32;
     if comptime!(work.form.is_tiles()) {
-        gain = gains[place.expert * place.rows + row] * RESTORE;
+        gain = gains[place.expert * place.rows + row] * comptime!(work.form.scaled().restore());
     }
     if comptime!(work.form.has_bias()) {
         gain = gains[row];

@@ -1,15 +1,17 @@
 //! The order for matrix units (`mma.sync.m16n8k16`, sm_80 and later): a lane reads in one load what it multiplies.
 //!
 //! * **Span**: the columns of four blocks, one for each `t = lane % 4`. A lane only ever meets its own block of a span,
-//!   whose scale it holds itself.
-//! * **Tile**: 16 rows x 64 columns of a span, 512 bytes of 4-bit codes, 16 bytes a lane. Lane `(g, t)`, `g = lane / 4`,
-//!   holds rows `g` and `g + 8`; word `b` of its chunk `c` of the span has columns `16 c + 4 b .. + 4` of block `t` of
-//!   both. One product of the matrix units takes word `b` of every lane, so its 16 columns are four of each block; the
-//!   activations are taken in the same order.
-//! * **Codes**: the eight values of a word are stored so that two instructions give two of them as bf16, scaled by
-//!   2^-126: see `decode`. [`pack()`] solves for the stored bits.
-//! * **Scales**: a lane's word has the bytes of rows `g` and `g + 8` for block `t` of two spans. E4M3 is stored with five
-//!   exponent bits, so that it has no subnormal numbers; a block of scale 0 gets codes 0 instead.
+//!   whose scale it holds itself. Where a scale is of more columns, or of all, a block has 16 of them.
+//! * **Tile**: 16 rows x 64 columns of a span. Lane `(g, t)`, `g = lane / 4`, holds rows `g` and `g + 8`; part `b` of its
+//!   chunk `c` of the span has columns `16 c + 4 b .. + 4` of block `t` of both. One product of the matrix units takes part
+//!   `b` of every lane, so its 16 columns are four of each block; the activations are taken in the same order.
+//! * **Codes** of 4 bits: 512 bytes a tile, 16 bytes a lane, a part is a word. Its eight values are stored so that two
+//!   instructions give two of them as bf16, scaled by 2^-126. Of 8 bits: twice that, first parts 0 and 1 of all lanes, then
+//!   2 and 3; a part is a word of row `g` and one of row `g + 8`, of which four instructions give all values, scaled by
+//!   2^-120. See `decode`; [`pack()`] solves for the stored bits.
+//! * **Scales** of 8 bits: a lane's word has the bytes of rows `g` and `g + 8` for block `t` of two spans. E4M3 is stored
+//!   with five exponent bits, so that it has no subnormal numbers; a block of scale 0 gets codes 0 instead. Scales of f32,
+//!   of 128 columns: those of the 16 rows for two spans, not 0 either.
 //! * **Rows** of a gated matrix alternate: gate rows in the upper half of a tile, what they gate in the lower half.
 //!
 //! Rows are padded to 16 (of a gated matrix, halves to 8), columns to two spans.
@@ -34,6 +36,8 @@ pub const ROWS: usize = 16;
 pub const COLUMNS: usize = 64;
 /// Blocks that share a load of scales: four blocks a span, two spans.
 pub(crate) const BLOCKS: usize = 8;
+/// Columns of a short block.
+const SHORT: usize = 16;
 
 /// Whether a device has the instructions: an NVIDIA GPU from sm_80 on.
 #[must_use]
@@ -53,16 +57,24 @@ pub fn runs_on(client: &Client) -> bool {
 /// Whether a coding can be stored in tiles.
 #[must_use]
 pub fn holds(coding: Coding) -> bool {
-    coding.e2m1 && matches!(coding.scaling, Scaling::E4m3 | Scaling::E8m0) && coding.block <= 32
+    match coding.scaling {
+        Scaling::E4m3 => coding.e2m1 && coding.block == SHORT,
+        Scaling::E8m0 => (coding.e2m1 || coding.bytes) && coding.block == 32,
+        Scaling::None => coding.bytes,
+        Scaling::F32 => coding.bytes && coding.block == BLOCKS * SHORT,
+        Scaling::Affine => false,
+    }
 }
 
-/// How the values of a matrix in tiles are scaled. A part of a kernel's text, which sizes are not.
+/// How the values of a matrix in tiles are coded and scaled. A part of a kernel's text, which sizes are not.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Scaled {
-    /// Values of a row that share a scale, 16 or 32.
+    /// Columns of a lane's block, 16 or 32; where there are fewer scales, 16.
     pub block: usize,
-    /// Whether scales are powers of two.
-    pub e8m0: bool,
+    /// How scales are coded.
+    pub scaling: Scaling,
+    /// Whether codes have 8 bits.
+    pub bytes: bool,
 }
 
 impl Scaled {
@@ -70,6 +82,46 @@ impl Scaled {
     #[must_use]
     pub const fn chunks(&self) -> usize {
         BLOCKS * self.block / COLUMNS
+    }
+
+    /// Vectors of 16 bytes of a tile that a lane holds.
+    #[must_use]
+    pub const fn vectors(&self) -> usize {
+        if self.bytes { 2 } else { 1 }
+    }
+
+    /// Whether scales are powers of two.
+    #[must_use]
+    pub const fn e8m0(&self) -> bool {
+        matches!(self.scaling, Scaling::E8m0)
+    }
+
+    /// Whether decoded values are multiplied with the scales of their blocks, which bf16 holds exactly.
+    pub(crate) const fn in_values(&self) -> bool {
+        matches!(self.scaling, Scaling::E4m3 | Scaling::E8m0)
+    }
+
+    /// Whether a pair of spans has a scale of f32 for each row, which sums are multiplied with.
+    pub(crate) const fn in_sums(&self) -> bool {
+        matches!(self.scaling, Scaling::F32)
+    }
+
+    /// Words of scales that a lane reads of a tile and a pair of spans.
+    pub(crate) const fn scale_words(&self) -> usize {
+        match self.scaling {
+            Scaling::None => 0,
+            Scaling::E4m3 | Scaling::E8m0 => 1,
+            Scaling::F32 | Scaling::Affine => 2,
+        }
+    }
+
+    /// What undoes the scaling of decoded values.
+    pub(crate) const fn restore(&self) -> f32 {
+        if self.bytes {
+            decode::RESTORE_BYTES
+        } else {
+            decode::RESTORE
+        }
     }
 }
 
@@ -93,13 +145,19 @@ impl Tiling {
         } else {
             shape.rows.div_ceil(ROWS)
         };
+        let block = if matches!(coding.scaling, Scaling::E4m3 | Scaling::E8m0) {
+            coding.block
+        } else {
+            SHORT
+        };
         Self {
             scaled: Scaled {
-                block: coding.block,
-                e8m0: coding.scaling == Scaling::E8m0,
+                block,
+                scaling: coding.scaling,
+                bytes: coding.bytes,
             },
             tiles,
-            pairs: shape.width.div_ceil(BLOCKS * coding.block),
+            pairs: shape.width.div_ceil(BLOCKS * block),
         }
     }
 
@@ -112,13 +170,19 @@ impl Tiling {
     /// Words of the codes of `matrices` matrices.
     #[must_use]
     pub fn code_words(&self, matrices: usize) -> usize {
-        matrices * self.tiles * ROWS * self.columns() / 8
+        let values = if self.scaled.bytes { 4 } else { 8 };
+        matrices * self.tiles * ROWS * self.columns() / values
     }
 
-    /// Words of their scales.
+    /// Words of their scales; one where there are none, since no buffer is empty.
     #[must_use]
     pub fn scale_words(&self, matrices: usize) -> usize {
-        matrices * self.tiles * self.pairs * 32
+        let tiles = matrices * self.tiles * self.pairs;
+        match self.scaled.scaling {
+            Scaling::None => 1,
+            Scaling::E4m3 | Scaling::E8m0 => tiles * 32,
+            Scaling::F32 | Scaling::Affine => tiles * ROWS,
+        }
     }
 }
 

@@ -2,13 +2,13 @@
 
 use burn::tensor::{DType, Device, Tensor, TensorData, activation, s};
 
-use super::Bench;
+use super::{Bench, matrix};
 use crate::decode::{
     Decoder, DecoderParts, FeedForwardParts, LayerParts, Matrices, SharedParts, StackParts,
 };
 use crate::{
-    AttentionSpec, KvFormat, KvStore, attention, experts, linear, reference, rms_norm, rope, route,
-    swiglu, write_rows,
+    AttentionSpec, KvFormat, KvStore, Packed, PackedFormat, PackedSpec, attention, experts, linear,
+    reference, rms_norm, rope, route, swiglu, write_rows,
 };
 
 const HIDDEN: usize = 192;
@@ -30,37 +30,56 @@ const FORMATS: [(KvFormat, f32); 2] = [
     (KvFormat::Float(DType::BF16), 100.0),
     (KvFormat::E4m3, 500.0),
 ];
+/// How weights are packed that a step takes as they are.
+const PACKED: [PackedFormat; 5] = [
+    PackedFormat::NVFP4,
+    PackedFormat::MXFP4,
+    PackedFormat::MXFP8,
+    PackedFormat::FP8,
+    PackedFormat::FP8_BLOCK,
+];
+
+/// Matrices of a layer on one device.
+struct Weights {
+    stored: Matrices,
+    /// `[matrices, rows, width]`
+    values: Tensor<3>,
+}
 
 /// A layer on one device.
 struct Layer {
     norms: [Tensor<1>; 2],
     qk_norms: [Tensor<1>; 2],
-    qkv: Tensor<2>,
-    o_proj: Tensor<2>,
+    qkv: Weights,
+    o_proj: Weights,
     router: Tensor<2>,
-    experts: [Tensor<3>; 2],
+    experts: [Weights; 2],
     gate: Tensor<2>,
-    shared: [Tensor<2>; 2],
+    shared: [Weights; 2],
     /// Keys and values as the cache stores them, in f32.
     kept: [Tensor<3>; 2],
     format: KvFormat,
 }
 
-/// Rows behind caches of several lengths and of all formats.
+/// Rows behind caches of several lengths and of all formats, and weights of all forms.
 pub(super) fn decoder(bench: &mut Bench<'_>) {
     for (format, apart) in FORMATS {
         for len in [0, 9, 300] {
-            step(bench, len, format, apart);
+            step(bench, len, (format, None), apart);
         }
         tells_nan(bench, format);
     }
+    let (cache, apart) = FORMATS[0];
+    for format in PACKED {
+        step(bench, 9, (cache, Some(format)), apart);
+    }
 }
 
-fn step(bench: &mut Bench<'_>, len: usize, format: KvFormat, apart: f32) {
+fn step(bench: &mut Bench<'_>, len: usize, formats: (KvFormat, Option<PackedFormat>), apart: f32) {
     let random = bench.random.clone();
-    let found = Layer::new(bench, bench.device, format);
+    let found = Layer::new(bench, bench.device, formats);
     bench.random = random;
-    let expected = Layer::new(bench, bench.oracle, format);
+    let expected = Layer::new(bench, bench.oracle, formats);
     let (norm, head) = (
         vector(bench, bench.oracle),
         weights(bench, [VOCABULARY, HIDDEN]),
@@ -145,6 +164,42 @@ fn on<const D: usize>(bench: &mut Bench<'_>, shape: [usize; D], device: &Device)
     (bench.random.tensor(shape, device) * size).cast(DType::BF16)
 }
 
+impl Weights {
+    fn new(
+        bench: &mut Bench<'_>,
+        [matrices, rows, width]: [usize; 3],
+        gated: bool,
+        (device, format): (&Device, Option<PackedFormat>),
+    ) -> Self {
+        let Some(format) = format else {
+            let values = on(bench, [matrices, rows, width], device);
+            return Self {
+                stored: Matrices::Dense(values.clone()),
+                values,
+            };
+        };
+        let spec = PackedSpec {
+            matrices,
+            gated,
+            ..matrix(format, rows, width)
+        };
+        let mut bytes = bench.random.packed(spec);
+        let largest = bytes.values().iter().fold(0.0_f32, |m, x| m.max(x.abs()));
+        let factor = 6.0 / ((width as f32).sqrt() * largest);
+        bytes.gains.iter_mut().for_each(|gain| *gain *= factor);
+        let values = TensorData::new(bytes.values(), [matrices, rows, width]);
+        Self {
+            stored: Matrices::Packed(Packed::upload(bytes, device)),
+            values: Tensor::from_data(values, device),
+        }
+    }
+
+    /// The values of one matrix.
+    fn one(&self) -> Tensor<2> {
+        self.values.clone().squeeze_dim(0)
+    }
+}
+
 fn vector(bench: &mut Bench<'_>, device: &Device) -> Tensor<1> {
     bench.random.tensor([HIDDEN], device) * 0.3 + 1.0
 }
@@ -169,7 +224,11 @@ fn angles(frequency: &[f32], position: f32, device: &Device) -> [Tensor<2>; 2] {
 }
 
 impl Layer {
-    fn new(bench: &mut Bench<'_>, device: &Device, format: KvFormat) -> Self {
+    fn new(
+        bench: &mut Bench<'_>,
+        device: &Device,
+        (format, packed): (KvFormat, Option<PackedFormat>),
+    ) -> Self {
         let [heads, kv_heads] = HEADS;
         let mut head_norm = || bench.random.tensor([HEAD], device) * 0.3 + 1.0;
         let qk_norms = [head_norm(), head_norm()];
@@ -178,41 +237,43 @@ impl Layer {
             rounded(rows, format)
         };
         let kept = [kept(), kept()];
+        let qkv = [1, (heads + 2 * kv_heads) * HEAD, HIDDEN];
+        let both = |bench: &mut Bench<'_>, count| {
+            let to = (device, packed);
+            [
+                Weights::new(bench, [count, 2 * INNER, HIDDEN], true, to),
+                Weights::new(bench, [count, HIDDEN, INNER], false, to),
+            ]
+        };
         Self {
             norms: [vector(bench, device), vector(bench, device)],
             qk_norms,
-            qkv: on(bench, [(heads + 2 * kv_heads) * HEAD, HIDDEN], device),
-            o_proj: on(bench, [HIDDEN, heads * HEAD], device),
+            qkv: Weights::new(bench, qkv, false, (device, packed)),
+            o_proj: Weights::new(bench, [1, HIDDEN, heads * HEAD], false, (device, packed)),
             router: on(bench, [EXPERTS, HIDDEN], device),
-            experts: [
-                on(bench, [EXPERTS, 2 * INNER, HIDDEN], device),
-                on(bench, [EXPERTS, HIDDEN, INNER], device),
-            ],
+            experts: both(bench, EXPERTS),
             gate: on(bench, [1, HIDDEN], device),
-            shared: [
-                on(bench, [2 * INNER, HIDDEN], device),
-                on(bench, [HIDDEN, INNER], device),
-            ],
+            shared: both(bench, 1),
             kept,
             format,
         }
     }
 
     fn parts(&self) -> LayerParts {
-        let one = |x: &Tensor<2>| Matrices::Dense(x.clone().unsqueeze());
+        let stored = |weights: &Weights| weights.stored.clone();
         LayerParts {
             norms: self.norms.clone(),
-            qkv: one(&self.qkv),
+            qkv: stored(&self.qkv),
             qk_norms: self.qk_norms.clone(),
-            o_proj: one(&self.o_proj),
+            o_proj: stored(&self.o_proj),
             feed_forward: FeedForwardParts::Sparse {
                 router: self.router.clone(),
                 top_k: TOP_K,
                 normalize: true,
-                experts: self.experts.clone().map(Matrices::Dense),
+                experts: self.experts.each_ref().map(stored),
                 shared: Some(SharedParts {
                     gate: self.gate.clone(),
-                    matrices: self.shared.each_ref().map(one),
+                    matrices: self.shared.each_ref().map(stored),
                 }),
             },
             cache: self.kept.clone().map(|rows| {
@@ -225,7 +286,7 @@ impl Layer {
     /// The layer by operations, keys and values rounded as the cache rounds them.
     fn forward(&self, x: Tensor<2>, len: usize, angles: &[Tensor<2>; 2]) -> Tensor<2> {
         let [heads, kv_heads] = HEADS;
-        let qkv = linear(normed(x.clone(), &self.norms[0]), self.qkv.clone(), None);
+        let qkv = linear(normed(x.clone(), &self.norms[0]), self.qkv.one(), None);
         let qkv = qkv.reshape([1, heads + 2 * kv_heads, HEAD]);
         let rotated = |x: Tensor<3>, norm: &Tensor<1>| {
             let x = rms_norm(x, norm.clone(), EPS);
@@ -244,12 +305,12 @@ impl Layer {
         }
         let [k, v] = kept;
         let out = attention(q, k, v, AttentionSpec::causal(HEAD, len));
-        let x = x + linear(out.reshape([1, heads * HEAD]), self.o_proj.clone(), None);
+        let x = x + linear(out.reshape([1, heads * HEAD]), self.o_proj.one(), None);
         let n = normed(x.clone(), &self.norms[1]);
         let routes = route(linear(n.clone(), self.router.clone(), None), TOP_K, true);
-        let [gate_up, down] = self.experts.clone();
+        let [gate_up, down] = self.experts.each_ref().map(|x| x.values.clone());
         let routed = experts(n.clone(), routes, gate_up, down);
-        let [gate_up, down] = self.shared.clone();
+        let [gate_up, down] = self.shared.each_ref().map(Weights::one);
         let shared = linear(swiglu(linear(n.clone(), gate_up, None)), down, None);
         x + routed + shared * activation::sigmoid(linear(n, self.gate.clone(), None))
     }

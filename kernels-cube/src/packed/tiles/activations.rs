@@ -30,6 +30,9 @@ pub fn round(
 }
 
 /// The same into a buffer, whatever its elements.
+///
+/// # Panics
+/// When an odd number of columns is to be put into the order of products, which packed matrices never have.
 pub fn round_into(
     client: &Client,
     x: &Matrix,
@@ -38,6 +41,12 @@ pub fn round_into(
     split: bool,
 ) {
     let rows = x.rows;
+    assert!(
+        order == ColumnOrder::Natural
+            || x.width.is_multiple_of(PAIR) && x.stride.is_multiple_of(PAIR),
+        "rows of {} numbers have no pairs",
+        x.width
+    );
     let size = match order {
         ColumnOrder::Natural => vector(&[x.width, x.stride, columns]),
         ColumnOrder::Products(_) => PAIR,

@@ -2,9 +2,11 @@
 
 use cubecl::prelude::*;
 
-use super::super::{COLUMNS, Shape};
-use super::decode::{columns, values0, values1, values2, values3};
-use super::{ROWS, Scaled, Tiling};
+use super::super::{COLUMNS, Scaling, Shape};
+use super::decode::{
+    byte_of, bytes0, bytes1, code_of, columns, values0, values1, values2, values3,
+};
+use super::{BLOCKS, ROWS, Scaled, Tiling};
 use crate::Buffer;
 use crate::grid::flat;
 
@@ -36,8 +38,9 @@ struct Sizes {
 
 /// Puts codes and scales of matrices in rows into tiles.
 ///
-/// - codes, scales: words of bytes in checkpoint order, rows of [`COLUMNS`] columns
-/// - tiled_codes, tiled_scales: [`Tiling::code_words`] and [`Tiling::scale_words`] words
+/// - codes, scales: words in checkpoint order, rows of a multiple of [`COLUMNS`] columns
+/// - tiled_codes, tiled_scales: [`Tiling::code_words`] and [`Tiling::scale_words`] words; without scales the second is
+///   not written
 #[expect(unsafe_code, reason = "kernels are launched without bounds checks")]
 pub fn pack(
     client: &Client,
@@ -46,8 +49,7 @@ pub fn pack(
     tiling: Tiling,
     shape: Shape,
 ) {
-    let table: Vec<u32> = columns().into_iter().flatten().collect();
-    let table = Buffer::numbers(client, &table);
+    let table = Buffer::numbers(client, &columns(tiling.scaled.bytes));
     // SAFETY: units beyond the words return, and reads stay inside what `Shape` describes.
     unsafe {
         pack_codes::launch_unchecked(
@@ -64,6 +66,9 @@ pub fn pack(
             shape.width as u32,
             Form::new(tiling, shape),
         );
+        if tiling.scaled.scaling == Scaling::None {
+            return;
+        }
         pack_scales::launch_unchecked(
             client,
             flat(tiled_scales.len()).0,
@@ -127,7 +132,7 @@ fn padded(width: usize) -> usize {
     width.div_ceil(COLUMNS) * COLUMNS
 }
 
-/// The scale byte of a block, 0 in padding.
+/// The scale of a block, a byte or the bits of an f32, 0 in padding; the block of a pair of spans where they are f32.
 #[cube]
 fn scale_of(
     scales: &[u32],
@@ -137,13 +142,49 @@ fn scale_of(
     sizes: &Sizes,
     #[comptime] form: Form,
 ) -> u32 {
-    let blocks = padded(sizes.width) / form.scaled.block;
-    let mut byte = 0u32;
+    let columns = comptime!(if form.scaled.in_sums() {
+        BLOCKS * form.scaled.block
+    } else {
+        form.scaled.block
+    });
+    let blocks = padded(sizes.width).div_ceil(columns);
+    let mut scale = 0u32;
     if row < sizes.rows && block < blocks {
         let at = (matrix * sizes.rows + row) * blocks + block;
-        byte = (scales[at / 4] >> ((at % 4) as u32 * 8u32)) & 0xFFu32;
+        if comptime!(form.scaled.in_sums()) {
+            scale = scales[at];
+        } else {
+            scale = (scales[at / 4] >> ((at % 4) as u32 * 8u32)) & 0xFFu32;
+        }
     }
-    byte
+    scale
+}
+
+/// Whether no value of the block of a column is another than 0.
+#[cube]
+fn is_zero(
+    scales: &[u32],
+    matrix: usize,
+    row: usize,
+    column: usize,
+    sizes: &Sizes,
+    #[comptime] form: Form,
+) -> bool {
+    let mut zero = false;
+    if comptime!(form.scaled.scaling == Scaling::E4m3) {
+        let block = column / form.scaled.block;
+        zero = scale_of(scales, matrix, row, block, sizes, form) == 0u32;
+    } else if comptime!(form.scaled.in_sums()) {
+        let block = column / comptime!(BLOCKS * form.scaled.block);
+        zero = vanishes(scale_of(scales, matrix, row, block, sizes, form));
+    }
+    zero
+}
+
+/// Whether an f32 is so small that sums in units of it could overflow: below 2^-64.
+#[cube]
+fn vanishes(bits: u32) -> bool {
+    (bits & 0x7FFF_FFFFu32) < comptime!((127u32 - 64) << 23)
 }
 
 #[cube(launch_unchecked)]
@@ -169,43 +210,84 @@ fn pack_codes(
         terminate!();
     }
     let chunks = sizes.pairs * comptime!(form.scaled.chunks());
-    let row_words = padded(sizes.width) / 8;
-    let b = word % 4;
-    let lane = word / 4 % 32;
-    let chunk = word / 128 % chunks;
-    let tile = word / (128 * chunks) % sizes.tiles;
-    let matrix = word / (128 * chunks) / sizes.tiles;
+    let vectors = comptime!(form.scaled.vectors());
+    let (number, lane) = (word % 4, word / 4 % 32);
+    let vector = word / 128;
+    let chunk = vector / vectors % chunks;
+    let tile = vector / (vectors * chunks) % sizes.tiles;
+    let matrix = vector / (vectors * chunks) / sizes.tiles;
+    // Of 8 bits, a word has one row of two.
+    let (mut b, mut slot) = (number, lane / 4);
+    if comptime!(form.scaled.bytes) {
+        b = vector % vectors * 2 + number / 2;
+        slot += number % 2 * 8;
+    }
     let steps = comptime!(form.scaled.block / 16);
     let column = (chunk / steps * 4 + lane % 4) * form.scaled.block + chunk % steps * 16 + b * 4;
-    let mut stored = 0u32;
-    #[unroll]
-    for upper in 0..2usize {
-        let row = row_of(tile, lane / 4 + upper * 8, &sizes, form);
-        let scale = scale_of(
-            scales,
+    let row = row_of(tile, slot, &sizes, form);
+    let four = Four {
+        matrix,
+        row,
+        column,
+    };
+    let mut stored = stored_of(codes, scales, table, &four, &sizes, 0usize, form);
+    if comptime!(!form.scaled.bytes) {
+        let row = row_of(tile, lane / 4 + 8, &sizes, form);
+        let four = Four {
             matrix,
             row,
-            column / form.scaled.block,
-            &sizes,
-            form,
-        );
-        // Columns behind the row's words are padding; so are rows, and blocks of scale 0 are made so.
-        if row < sizes.rows && column / 8 < row_words && (scale != 0 || form.scaled.e8m0) {
-            let four = codes[(matrix * sizes.rows + row) * row_words + column / 8]
-                >> ((column % 8) as u32 * 4u32);
+            column,
+        };
+        stored ^= stored_of(codes, scales, table, &four, &sizes, 1usize, form);
+    }
+    tiled[word] = stored;
+}
+
+/// Four columns of a row of a matrix, from `column` on.
+#[derive(CubeType)]
+struct Four {
+    matrix: usize,
+    row: usize,
+    column: usize,
+}
+
+/// The bits that four codes turn over in a stored word, of whose two rows they are the first or the second.
+#[cube]
+fn stored_of(
+    codes: &[u32],
+    scales: &[u32],
+    table: &[u32],
+    four: &Four,
+    sizes: &Sizes,
+    #[comptime] lower: usize,
+    #[comptime] form: Form,
+) -> u32 {
+    let (matrix, row, column) = (four.matrix, four.row, four.column);
+    let per_word = comptime!(if form.scaled.bytes { 4usize } else { 8usize });
+    let bits = comptime!(32 / per_word);
+    let row_words = padded(sizes.width) / per_word;
+    let mut stored = 0u32;
+    // Columns behind the row's words are padding; so are rows, and blocks of scale 0 are made so.
+    let inside = row < sizes.rows && column / per_word < row_words;
+    if inside && !is_zero(scales, matrix, row, column, sizes, form) {
+        let word = codes[(matrix * sizes.rows + row) * row_words + column / per_word];
+        let four = word >> ((column % per_word) as u32 * bits as u32);
+        #[unroll]
+        for k in 0..4usize {
+            // The order of `values0` to `values3`: columns 0 and 1 of both rows, then 2 and 3; or of `bytes0` and `bytes1`.
+            let place = comptime!(if form.scaled.bytes {
+                k
+            } else {
+                (k / 2 * 2 + lower) * 2 + k % 2
+            });
             #[unroll]
-            for k in 0..4usize {
-                // The order of `values0` to `values3`: columns 0 and 1 of both rows, then 2 and 3.
-                let place = comptime!((k / 2 * 2 + upper) * 2 + k % 2);
-                #[unroll]
-                for bit in 0..4usize {
-                    let set = (four >> comptime!((k * 4 + bit) as u32)) & 1u32;
-                    stored ^= set * table[comptime!(place * 4 + bit)];
-                }
+            for bit in 0..bits {
+                let set = (four >> comptime!((k * bits + bit) as u32)) & 1u32;
+                stored ^= set * table[comptime!(place * bits + bit)];
             }
         }
     }
-    tiled[word] = stored;
+    stored
 }
 
 #[cube(launch_unchecked)]
@@ -228,25 +310,33 @@ fn pack_scales(
     if word >= tiled.len() {
         terminate!();
     }
-    let lane = word % 32;
-    let pair = word / 32 % sizes.pairs;
-    let tile = word / (32 * sizes.pairs) % sizes.tiles;
-    let matrix = word / (32 * sizes.pairs) / sizes.tiles;
-    let mut stored = 0u32;
-    #[unroll]
-    for byte in 0..4usize {
-        let row = row_of(tile, lane / 4 + comptime!(byte % 2 * 8), &sizes, form);
-        let block = pair * 8 + comptime!(byte / 2 * 4) + lane % 4;
-        let scale = scale_of(scales, matrix, row, block, &sizes, form);
-        let scale = if comptime!(form.scaled.e8m0) {
-            // Larger ones could not be multiplied into values; no weight is that large.
-            select(scale < 142u32, scale, 142u32)
-        } else {
-            widen(scale)
-        };
-        stored |= scale << comptime!(byte as u32 * 8);
+    let words = comptime!(if form.scaled.in_sums() { ROWS } else { 32usize });
+    let lane = word % words;
+    let pair = word / words % sizes.pairs;
+    let tile = word / (words * sizes.pairs) % sizes.tiles;
+    let matrix = word / (words * sizes.pairs) / sizes.tiles;
+    if comptime!(form.scaled.in_sums()) {
+        let row = row_of(tile, lane, &sizes, form);
+        let scale = scale_of(scales, matrix, row, pair, &sizes, form);
+        // What is multiplied with it is 0.
+        tiled[word] = select(vanishes(scale), 0x3F80_0000u32, scale);
+    } else {
+        let mut stored = 0u32;
+        #[unroll]
+        for byte in 0..4usize {
+            let row = row_of(tile, lane / 4 + comptime!(byte % 2 * 8), &sizes, form);
+            let block = pair * 8 + comptime!(byte / 2 * 4) + lane % 4;
+            let scale = scale_of(scales, matrix, row, block, &sizes, form);
+            let scale = if comptime!(form.scaled.e8m0()) {
+                // Larger ones could not be multiplied into values; no weight is that large.
+                select(scale < 142u32, scale, 142u32)
+            } else {
+                widen(scale)
+            };
+            stored |= scale << comptime!(byte as u32 * 8);
+        }
+        tiled[word] = stored;
     }
-    tiled[word] = stored;
 }
 
 /// An E4M3 byte with five exponent bits, bias 10: no value but 0 is subnormal, and 0 stays 0.
@@ -295,23 +385,56 @@ fn unpack_values(
     let steps = comptime!(form.scaled.block / 16);
     let block = column / form.scaled.block;
     let lane = slot % 8 * 4 + block % 4;
-    let chunk = block / 4 * steps + column % form.scaled.block / 16;
-    let word = codes[((tile * chunks + chunk) * 32 + lane) * 4 + column % 16 / 4];
-    let upper = slot >= 8;
-    let first = select(upper, values1(word), values0(word));
-    let second = select(upper, values3(word), values2(word));
-    let pair = select(column % 4 < 2, first, second);
-    let bits = (pair >> ((column % 2) as u32 * 16u32)) & 0xFFFFu32;
-    let magnitude = (bits >> 6u32) & 7u32;
-    let large = f32::from_bits((magnitude << 22u32) + 0x3F00_0000u32);
-    let value = select(magnitude < 2u32, f32::cast_from(magnitude) * 0.5f32, large);
-    let scale_word = scales[(tile * sizes.pairs + block / 8) * 32 + lane];
-    let byte = (scale_word >> ((block % 8 / 4 * 16 + slot / 8 * 8) as u32)) & 0xFFu32;
-    let scale = if comptime!(form.scaled.e8m0) {
-        f32::from_bits(byte << 23u32)
+    let chunk = tile * chunks + block / 4 * steps + column % form.scaled.block / 16;
+    let value = if comptime!(form.scaled.bytes) {
+        byte_value(codes, chunk, lane, slot / 8, column)
     } else {
-        f32::from_bits((byte << 20u32) + comptime!(117u32 << 23))
+        code_value(codes, chunk, lane, slot / 8, column)
     };
-    let product = value * scale * gains[matrix * sizes.rows + row];
-    values[at] = select(bits >= 0x8000u32, -product, product);
+    let scale = unpacked_scale(scales, tile * sizes.pairs, block, slot, form);
+    values[at] = value * scale * gains[matrix * sizes.rows + row];
+}
+
+/// The value of an 8-bit code in a tile.
+#[cube]
+fn byte_value(codes: &[u32], chunk: usize, lane: usize, lower: usize, column: usize) -> f32 {
+    let b = column % 16 / 4;
+    let word = codes[((chunk * 2 + b / 2) * 32 + lane) * 4 + b % 2 * 2 + lower];
+    let pair = select(column % 4 < 2, bytes0(word), bytes1(word));
+    byte_of((pair >> ((column % 2) as u32 * 16u32)) & 0xFFFFu32)
+}
+
+/// The value of a 4-bit code in a tile.
+#[cube]
+fn code_value(codes: &[u32], chunk: usize, lane: usize, lower: usize, column: usize) -> f32 {
+    let word = codes[(chunk * 32 + lane) * 4 + column % 16 / 4];
+    let first = select(lower == 1, values1(word), values0(word));
+    let second = select(lower == 1, values3(word), values2(word));
+    let pair = select(column % 4 < 2, first, second);
+    code_of((pair >> ((column % 2) as u32 * 16u32)) & 0xFFFFu32)
+}
+
+/// The scale of a block of a tile's row, where the tile's first pair of spans is number `first` of all.
+#[cube]
+fn unpacked_scale(
+    scales: &[u32],
+    first: usize,
+    block: usize,
+    slot: usize,
+    #[comptime] form: Form,
+) -> f32 {
+    if comptime!(form.scaled.scaling == Scaling::None) {
+        f32::new(1.0)
+    } else if comptime!(form.scaled.in_sums()) {
+        f32::from_bits(scales[(first + block / BLOCKS) * ROWS + slot])
+    } else {
+        let lane = slot % 8 * 4 + block % 4;
+        let word = scales[(first + block / BLOCKS) * 32 + lane];
+        let byte = (word >> ((block % 8 / 4 * 16 + slot / 8 * 8) as u32)) & 0xFFu32;
+        if comptime!(form.scaled.e8m0()) {
+            f32::from_bits(byte << 23u32)
+        } else {
+            f32::from_bits((byte << 20u32) + comptime!(117u32 << 23))
+        }
+    }
 }

@@ -51,7 +51,7 @@ pub fn capability(fingerprint: &str) -> Option<u32> {
 /// the same, slowly, so that they can be checked there.
 #[must_use]
 pub fn runs_on(client: &Client, coding: Coding) -> bool {
-    super::runs_on(client) && holds(coding) && has_instruction(client)
+    super::runs_on(client) && holds(coding) && !coding.bytes && has_instruction(client)
 }
 
 fn has_instruction(client: &Client) -> bool {

@@ -45,10 +45,10 @@ pub(super) fn emulated(
         let even = plane_shuffle(select(half == 0u32, b0, b1), column + t);
         let odd = plane_shuffle(select(half == 0u32, b0, b1), column + 4u32 + t);
         let block = eight * 8u32 / comptime!(scaled.block as u32);
-        let upper_scale = scale(upper_scale, block, scaled.e8m0);
-        let lower_scale = scale(lower_scale, block, scaled.e8m0);
-        let even_scale = scale(even_scale, block, scaled.e8m0);
-        let odd_scale = scale(odd_scale, block, scaled.e8m0);
+        let upper_scale = scale(upper_scale, block, scaled.e8m0());
+        let lower_scale = scale(lower_scale, block, scaled.e8m0());
+        let even_scale = scale(even_scale, block, scaled.e8m0());
+        let odd_scale = scale(odd_scale, block, scaled.e8m0());
         for nibble in 0..8u32 {
             let upper = value(upper, nibble) * upper_scale;
             let lower = value(lower, nibble) * lower_scale;

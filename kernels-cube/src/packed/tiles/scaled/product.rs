@@ -467,7 +467,7 @@ fn operands(
             four.extract(3usize),
             byte,
         );
-        if comptime!(work.scaled.e8m0) {
+        if comptime!(work.scaled.e8m0()) {
             a_scale[comptime!(i * 2)] = gathered;
             a_scale[comptime!(i * 2 + 1)] = gathered >> 16u32;
         } else {
@@ -574,7 +574,7 @@ fn instruction(
     let c1 = c.extract(1usize);
     let c2 = c.extract(2usize);
     let c3 = c.extract(3usize);
-    let kind = comptime!(if scaled.e8m0 {
+    let kind = comptime!(if scaled.e8m0() {
         "scale_vec::2X.f32.e2m1.e2m1.f32.ue8m0"
     } else {
         "scale_vec::4X.f32.e2m1.e2m1.f32.ue4m3"

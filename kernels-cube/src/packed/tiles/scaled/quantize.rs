@@ -62,7 +62,7 @@ pub fn quantize<'a>(
             width as u32,
             steps as u32,
             tiling.scaled.block,
-            tiling.scaled.e8m0,
+            tiling.scaled.e8m0(),
             units == Units::Together,
             x.elem,
         );
@@ -276,7 +276,7 @@ fn dequantize_kernel(
     let block = column % STEP / scaled.block;
     let scale_word = scales[row * (columns / STEP) + step];
     let byte = (scale_word >> (block as u32 * 8u32)) & 0xFFu32;
-    let scale = if comptime!(scaled.e8m0) {
+    let scale = if comptime!(scaled.e8m0()) {
         f32::from_bits(byte << 23u32)
     } else {
         finite(byte)

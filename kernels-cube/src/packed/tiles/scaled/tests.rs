@@ -7,6 +7,7 @@ use super::order::{
 use super::recode::{column, gather, lower, narrow, upper};
 use super::{capability, encode, has_products};
 use crate::e4m3::magnitude_of;
+use crate::packed::Scaling;
 use crate::packed::tiles::decode::{columns, values0, values1, values2, values3};
 use crate::packed::tiles::{ROWS, Scaled, Tiling};
 
@@ -55,12 +56,12 @@ fn geforce_and_gb10_alone_have_the_products() {
 
 /// A stored word of these codes: of row `g` and of row `g + 8`, four columns each.
 fn stored(codes: [[u32; 4]; 2]) -> u32 {
-    let table = columns();
+    let table = columns(false);
     let mut word = 0;
     for (row, four) in codes.iter().enumerate() {
         for (k, code) in four.iter().enumerate() {
             let place = (k / 2 * 2 + row) * 2 + k % 2;
-            for (bit, turned) in table[place].into_iter().enumerate() {
+            for (bit, turned) in table[place * 4..][..4].iter().enumerate() {
                 word ^= (code >> bit & 1) * turned;
             }
         }
@@ -236,7 +237,7 @@ impl Coded {
         Self {
             codes: (0..rows * columns).map(|_| random.bits() & 15).collect(),
             scales: (0..blocks)
-                .map(|_| match tiling.scaled.e8m0 {
+                .map(|_| match tiling.scaled.e8m0() {
                     true => 120 + random.bits() % 14,
                     // A block of scale 0 among others.
                     false => (random.bits() % 9).min(1) * (random.bits() % 0x7F),
@@ -249,7 +250,7 @@ impl Coded {
     fn value(&self, row: usize, column: usize) -> f64 {
         let columns = self.tiling.columns();
         let scale = self.scales[(row * columns + column) / self.tiling.scaled.block];
-        let scale = if self.tiling.scaled.e8m0 {
+        let scale = if self.tiling.scaled.e8m0() {
             e8m0(scale)
         } else {
             e4m3(scale)
@@ -266,7 +267,7 @@ impl Coded {
             let column = (chunk / steps * 4 + lane % 4) * block + chunk % steps * 16 + b * 4;
             stored([lane / 4, lane / 4 + 8].map(|row| {
                 let scale = self.scales[(row * columns + column) / block];
-                let is_zero = scale == 0 && !self.tiling.scaled.e8m0;
+                let is_zero = scale == 0 && !self.tiling.scaled.e8m0();
                 [0, 1, 2, 3].map(|k| {
                     let code = self.codes[row * columns + column + k];
                     if is_zero { 0 } else { code }
@@ -279,7 +280,7 @@ impl Coded {
                 let row = lane / 4 + byte % 2 * 8;
                 let block = pair * 8 + byte / 2 * 4 + lane % 4;
                 let scale = self.scales[row * columns / self.tiling.scaled.block + block];
-                if self.tiling.scaled.e8m0 {
+                if self.tiling.scaled.e8m0() {
                     scale as u8
                 } else {
                     widened(scale) as u8
@@ -341,7 +342,7 @@ fn product(weights: &Coded, x: &Coded) -> [[f64; 8]; 16] {
                 let byte = scale_byte(chunk, number, scaled) as u32;
                 let word = |word: usize| scales[vector + word];
                 let gathered = gather(word(0), word(1), word(2), word(3), byte);
-                lane.a_scale = if tiling.scaled.e8m0 {
+                lane.a_scale = if tiling.scaled.e8m0() {
                     gathered >> (16 * step)
                 } else {
                     narrow(gathered)
@@ -350,7 +351,7 @@ fn product(weights: &Coded, x: &Coded) -> [[f64; 8]; 16] {
                 lane.b_scale = x_scales[row + chunk * 2 + step];
             }
             let thread = scale_thread(step, scaled) as usize;
-            let part = instruction(&lanes, tiling.scaled.e8m0, thread);
+            let part = instruction(&lanes, tiling.scaled.e8m0(), thread);
             for (sum, part) in sums.as_flattened_mut().iter_mut().zip(part.as_flattened()) {
                 *sum += part;
             }
@@ -366,7 +367,12 @@ fn the_emulated_product_is_that_of_the_values() {
         let tiling = Tiling {
             scaled: Scaled {
                 block,
-                e8m0: block == 32,
+                scaling: if block == 32 {
+                    Scaling::E8m0
+                } else {
+                    Scaling::E4m3
+                },
+                bytes: false,
             },
             tiles: 1,
             pairs,
