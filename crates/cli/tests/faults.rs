@@ -58,10 +58,16 @@ fn a_driver_that_is_too_old_says_so() {
 fn memory_that_others_have_is_told_from_a_card_that_is_too_small() {
     ask(&[("FAKE_FREE", "200000000")])
         .fails(1, &["the model takes", "may take 191 MiB"])
-        .hints("other programs have 99.8 GB of the 100 GB of cuda:0");
-    // A limit of one's own is nobody else's memory.
+        .hints("of the 100 GB of cuda:0 200 MB are free");
     let model = demo();
     let model = model.to_str().expect("its path is text");
+    let report = with(&[("FAKE_FREE", "200000000")], &["inspect", "-m", model]);
+    let said = format!("{}{}", report.stdout, report.stderr);
+    assert!(
+        said.contains("of the 100 GB of cuda:0 200 MB are free"),
+        "{report:#?}"
+    );
+    // A limit of one's own is nobody else's memory.
     let limited = ["--memory-limit", "200MB", "-p", "Hello."];
     let args = ["run", "-m", model, "--device", "cuda"];
     with(&[], &[args.as_slice(), &limited].concat())

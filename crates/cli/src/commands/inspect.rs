@@ -17,9 +17,9 @@ use serde_json::Value;
 
 use self::finite::BadTensor;
 use self::shape::Shape;
-use super::load::check_kv_dtype;
+use super::load::{check_kv_dtype, others_hint};
 use crate::args::{ContextArg, InspectArgs, OnLoad};
-use crate::device::{self, Choice, Found};
+use crate::device::{self, Choice, Found, Memory};
 use crate::failure::{self, Failure};
 use crate::model_dir;
 use crate::output::{self, Output, size};
@@ -80,14 +80,16 @@ pub(crate) fn inspect(args: &InspectArgs, output: &Output) -> Result<(), Failure
     check_kv_dtype(args.context.kv_dtype, &found.device, &found.name)?;
     let room = room(&config, &args.context, &found);
     let plan = MemoryPlan::new(&checkpoint, &config, room, quantize.at_load());
+    let memory = device::memory(&found).filter(|_| args.context.memory_limit.is_none());
     let limit = args.context.memory_limit;
-    let limit = limit.or_else(|| device::free_memory(&found));
+    let limit = limit.or(memory.map(|memory| memory.free));
     let plan = match limit {
         Some(limit) => plan.fitted(limit, args.context.max_context.is_none()),
         None => plan,
     };
     let mut report = Report::new(&dir, &checkpoint, &config, plan);
-    (report.problems, report.warnings) = problems(&dir, (&args.context, limit), quantize, found)?;
+    (report.problems, report.warnings) =
+        problems(&dir, (&args.context, limit, memory), quantize, found)?;
     if args.check {
         report.bad_tensors = Some(finite::check(&checkpoint, &output));
     }
@@ -106,14 +108,15 @@ pub(crate) fn inspect(args: &InspectArgs, output: &Output) -> Result<(), Failure
 /// What would keep the checkpoint from being loaded, and what would only be told.
 fn problems(
     dir: &Path,
-    (context, limit): (&ContextArg, Option<u64>),
+    (context, limit, memory): (&ContextArg, Option<u64>, Option<Memory>),
     quantize: OnLoad,
     found: Found,
 ) -> Result<(Vec<Problem>, Vec<String>), Failure> {
     let warnings = Rc::new(RefCell::new(Vec::new()));
     let told = Rc::clone(&warnings);
+    let Found { device, name } = found;
     let mut engine = EngineConfig::new(dir)
-        .device(found.device)
+        .device(device)
         .memory_limit(limit)
         .kv_dtype(context.kv_dtype.into())
         .quantize(quantize.format)
@@ -122,9 +125,12 @@ fn problems(
     if let Some(tokens) = context.max_context {
         engine = engine.max_context(tokens);
     }
-    let problem = |error: Error| Problem {
-        error: error.to_string(),
-        hint: failure::hint(&error),
+    let problem = |error: Error| {
+        let others = memory.and_then(|memory| others_hint(&error, memory, &name));
+        Problem {
+            error: error.to_string(),
+            hint: others.or_else(|| failure::hint(&error)),
+        }
     };
     let problems = Engine::check(engine).into_iter().map(problem).collect();
     Ok((problems, warnings.take()))

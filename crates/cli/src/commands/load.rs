@@ -90,20 +90,28 @@ pub(crate) fn load(args: &ModelArgs, voice: Voice, output: &Output) -> Result<Lo
     })
 }
 
-/// Says who has the memory where a model would fit the device if nobody else were there.
+/// Says how much memory is left where a model would fit the device if nobody else were there.
 fn held_by_others(error: Error, memory: Memory, name: &str) -> Failure {
-    let Memory { free, total } = memory;
-    match error {
-        Error::DoesNotFit { needed, .. } if needed > free && needed <= total => Failure::advised(
-            error.to_string(),
-            format!(
-                "other programs have {} of the {} of {name}: `nvidia-smi` shows them; or see --max-context and --quantize",
-                size(total - free),
-                size(total)
-            ),
-        ),
-        error => error.into(),
+    match others_hint(&error, memory, name) {
+        Some(hint) => Failure::advised(error.to_string(), hint),
+        None => error.into(),
     }
+}
+
+/// The same as a hint. What this program's own start has taken is not free either, so nobody is said to have all of it.
+pub(super) fn others_hint(error: &Error, memory: Memory, name: &str) -> Option<String> {
+    let Memory { free, total } = memory;
+    let Error::DoesNotFit { needed, .. } = error else {
+        return None;
+    };
+    (*needed > free && *needed <= total).then(|| {
+        format!(
+            "of the {} of {name} {} are free: `nvidia-smi` shows which other programs have the rest; or see --max-context and \
+             --quantize",
+            size(total),
+            size(free)
+        )
+    })
 }
 
 pub(super) fn check_w4a4(wanted: bool, device: &Device, name: &str) -> Result<(), Failure> {
