@@ -131,6 +131,10 @@ fn an_nvrtc_that_takes_no_text_is_said_as_ever() {
     assert!(texts.ahead > 0);
     let (late, _) = starts.start(&[fails, ("BURN_OMNI_CACHE", "")], false);
     for report in [&ahead, &late] {
-        report.fails(1, &["the thinker: ", "no text is good enough"]);
+        report.fails(1, &["the thinker failed: ", "no text is good enough"]);
+        assert!(
+            !report.stderr.contains("__global__"),
+            "no source: {report:#?}"
+        );
     }
 }
