@@ -24,10 +24,6 @@ mod cache;
     expect(dead_code, reason = "tested without CUDA, used with it")
 )]
 mod files;
-#[cfg_attr(
-    not(feature = "cuda"),
-    expect(dead_code, reason = "tested without CUDA, used with it")
-)]
 mod old;
 #[cfg(feature = "cuda")]
 mod toolkit;
