@@ -4,7 +4,7 @@
 mod common;
 
 use std::collections::HashSet;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use common::Run;
 use common::fake_cuda::with;
@@ -20,22 +20,35 @@ struct Texts {
     different: usize,
 }
 
-/// A cache's folder, and what was asked with it.
+/// A model, and a cache's folder.
 struct Starts {
     folder: TempDir,
+    model: PathBuf,
 }
 
 impl Starts {
+    /// Of the demo model.
     fn new() -> Self {
         let folder = tempfile::tempdir().expect("a folder");
-        Self { folder }
+        let model = common::demo();
+        Self { folder, model }
+    }
+
+    /// Of the demo model in NVFP4.
+    fn of_packed() -> Self {
+        let mut starts = Self::new();
+        let packed = starts.folder.path().join("packed");
+        let args = [Path::new("quantize"), &starts.model, &packed];
+        let format = ["--format", "nvfp4"].map(Path::new);
+        common::run(args.iter().chain(&format)).succeeds();
+        starts.model = packed;
+        starts
     }
 
     /// Asks the demo model for a few words, or for a few that are spoken.
     fn start(&self, variables: &[(&str, &str)], spoken: bool) -> (Run, Texts) {
-        let model = common::demo();
         let path = |path: &Path| path.to_str().expect("its path is text").to_owned();
-        let [model, log] = [path(&model), path(&self.folder.path().join("log"))];
+        let [model, log] = [path(&self.model), path(&self.folder.path().join("log"))];
         let [cache, wav] = ["cache", "answer.wav"].map(|name| path(&self.folder.path().join(name)));
         let mut args = vec!["run", "-m", &model, "--device", "cuda", "--max-tokens", "4"];
         args.extend(["-p", "What is three plus four?"]);
@@ -69,8 +82,11 @@ impl Starts {
 
 #[test]
 fn a_first_start_compiles_ahead_what_is_launched() {
-    for spoken in [false, true] {
-        let starts = Starts::new();
+    for (starts, spoken) in [
+        (Starts::new(), false),
+        (Starts::new(), true),
+        (Starts::of_packed(), true),
+    ] {
         let (report, texts) = starts.start(&[], spoken);
         report.succeeds();
         let Texts {
@@ -131,6 +147,10 @@ fn an_nvrtc_that_takes_no_text_is_said_as_ever() {
     assert!(texts.ahead > 0);
     let (late, _) = starts.start(&[fails, ("BURN_OMNI_CACHE", "")], false);
     for report in [&ahead, &late] {
-        report.fails(1, &["the thinker: ", "no text is good enough"]);
+        report.fails(1, &["the thinker failed: ", "no text is good enough"]);
+        assert!(
+            !report.stderr.contains("__global__"),
+            "no source: {report:#?}"
+        );
     }
 }

@@ -94,6 +94,9 @@ impl PackedFilling {
     pub fn next(&mut self, rows: usize, make: impl FnOnce(&mut [u8], &mut [u8])) {
         let [codes, scales] = [self.spec.row_bytes(), self.spec.scale_bytes()];
         let [code_room, scale_room] = &mut self.rooms;
+        if code_room.skip(rows * codes) && scale_room.skip(rows * scales) {
+            return;
+        }
         code_room.next(rows * codes, |codes| {
             scale_room.next(rows * scales, |scales| make(codes, scales));
         });
@@ -166,6 +169,10 @@ mod no_room {
         }
 
         pub(super) fn next(&mut self, _: usize, _: impl FnOnce(&mut [u8])) {
+            match *self {}
+        }
+
+        pub(super) fn skip(&mut self, _: usize) -> bool {
             match *self {}
         }
 

@@ -29,8 +29,11 @@ mod recorded {
     use cubecl_core::server::{KernelArguments, Server};
     use cubecl_core::{__private::Runtime, CubeKernel};
     use cubecl_environment::bytes::Bytes;
+    use cubecl_environment::environment;
     use cubecl_environment::persistence::{self, Origin};
     use xxhash_rust::xxh3::xxh3_128;
+
+    use crate::kernel_cache::OF_KERNELS;
 
     pub use cubecl::cpu::records;
 
@@ -165,10 +168,20 @@ mod recorded {
                     let _ = thread.join();
                 }
             });
-            // What is not kept is rehearsed again.
-            let done = Bytes::from_bytes_vec(vec![1]);
-            let _ = persistence::open(REHEARSED).insert(&self.key, done, Origin::Local);
+            if any_is_kept() {
+                // What is not marked is rehearsed again.
+                let done = Bytes::from_bytes_vec(vec![1]);
+                let _ = persistence::open(REHEARSED).insert(&self.key, done, Origin::Local);
+            }
         }
+    }
+
+    /// Whether a kernel is in the store; there is none where the compiler takes no text.
+    fn any_is_kept() -> bool {
+        let stores = environment::namespaces().into_iter();
+        stores
+            .map(|store| store.namespace)
+            .any(|name| name.starts_with(OF_KERNELS))
     }
 
     /// Compiles and keeps a kernel as a launch does, and launches nothing.

@@ -178,7 +178,11 @@ impl From<LoadError> for Error {
 
 impl Error {
     /// A stage that stopped because of this, or the device's fault that it was.
-    pub(crate) fn stage(stage: &'static str, cause: String) -> Self {
+    pub(crate) fn stage(stage: &'static str, mut cause: String) -> Self {
+        // A kernel that does not compile is quoted whole behind what the compiler says.
+        if let Some(source) = cause.find("[Source]") {
+            cause.truncate(source);
+        }
         Self::fault(stage.into(), &cause).unwrap_or(Self::Stage { stage, cause })
     }
 

@@ -11,6 +11,7 @@ use std::thread;
 use std::time::Instant;
 
 use burn::tensor::StreamId;
+use burn_omni_model::processor::Prompt;
 use burn_omni_ops::rehearsal::Rehearsal;
 use burn_omni_quant::Warnings;
 
@@ -24,8 +25,10 @@ use crate::stages::Stages;
 use crate::stream::Sink;
 use crate::{Content, EngineConfig, Error, Request, SpeechRequest};
 
-/// What is asked: about as long as what people begin with.
-const QUESTION: &str = "What is three plus four?";
+/// What is asked, as often as a prompt needs it.
+const QUESTION: &str = "Hello. ";
+/// Rows that prompts have at least: products of more than 16, 32 and 64 rows have kernels of their own. The first is spoken.
+const ROWS: [usize; 4] = [1, 17, 33, 65];
 /// Tokens of the answer: from the second on they come from a captured step.
 const TOKENS: usize = 3;
 /// Frames of the answer: packets of every length that code2wav is given.
@@ -112,24 +115,41 @@ fn rehearse(
         device: engine.device,
         stream,
     };
-    answer(&stages, opened)
+    for rows in ROWS {
+        let spoken = stages.speech.is_some() && rows == ROWS[0];
+        let prompt = prompt(opened, rows)?;
+        if prompt.ids.len() + TOKENS <= context {
+            answer(&stages, prompt, spoken);
+        }
+    }
+    Ok(())
 }
 
-/// Has a model answer, in speech too if it can.
-fn answer(stages: &Stages, opened: &Opened) -> Result<(), Error> {
-    let mut request = Request::new()
-        .user([Content::text(QUESTION)])
-        .max_tokens(TOKENS);
+/// The shortest prompt of so many rows.
+fn prompt(opened: &Opened, rows: usize) -> Result<Prompt, Error> {
+    let mut question = QUESTION.to_owned();
+    loop {
+        let request = Request::new().user([Content::text(question.as_str())]);
+        let prompt = opened.processor.lay_out(&request.conversation, [])?;
+        if prompt.ids.len() >= rows {
+            return Ok(prompt);
+        }
+        question += QUESTION;
+    }
+}
+
+/// Has a model answer.
+fn answer(stages: &Stages, prompt: Prompt, spoken: bool) {
+    let mut request = Request::new().max_tokens(TOKENS);
     request.endless = true;
-    if stages.speech.is_some() {
+    if spoken {
         request = request.speech(SpeechRequest {
             max_frames: Some(FRAMES),
             ..SpeechRequest::default()
         });
     }
-    let prompt = opened.processor.lay_out(&request.conversation, []);
     let question = Question {
-        prompt: Arc::new(prompt.map_err(Error::Processor)?),
+        prompt: Arc::new(prompt),
         text: None,
     };
     let (sink, events) = Sink::channel();
@@ -139,7 +159,7 @@ fn answer(stages: &Stages, opened: &Opened) -> Result<(), Error> {
         scope.spawn(move || {
             let captured = Captures {
                 thinker: stages.captured.is_some(),
-                speech: stages.speech.is_some(),
+                speech: spoken,
             };
             let job = Job {
                 stages,
@@ -155,5 +175,4 @@ fn answer(stages: &Stages, opened: &Opened) -> Result<(), Error> {
         });
         events.into_iter().for_each(drop);
     });
-    Ok(())
 }

@@ -21,7 +21,7 @@ const KERNELS: &str = "kernels";
 /// CubeCL's namespaces of CUDA: compiled kernels, and which of them have which text.
 const NAMESPACES: &str = "cuda";
 /// The namespace of kernels alone begins so.
-const OF_KERNELS: &str = "cuda/";
+pub(crate) const OF_KERNELS: &str = "cuda/";
 
 /// Compiled CUDA kernels, kept on disk from one start to the next; see the [module](super).
 #[derive(Debug)]

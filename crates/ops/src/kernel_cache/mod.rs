@@ -24,14 +24,12 @@ mod cache;
     expect(dead_code, reason = "tested without CUDA, used with it")
 )]
 mod files;
-#[cfg_attr(
-    not(feature = "cuda"),
-    expect(dead_code, reason = "tested without CUDA, used with it")
-)]
 mod old;
 #[cfg(feature = "cuda")]
 mod toolkit;
 
+#[cfg(feature = "cuda")]
+pub(crate) use cache::OF_KERNELS;
 #[cfg(feature = "cuda")]
 pub use cache::{KernelCache, KernelCacheError, Opened, keep_nothing};
 #[cfg(feature = "cuda")]
