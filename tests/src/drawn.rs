@@ -7,7 +7,8 @@
 //! | [`answer`] | a prompt and the tokens behind it, through the thinker as the program runs it |
 //! | [`towers`], [`code2wav`] | sounds, pictures and codes, stage by stage |
 //!
-//! Bounds are not fitted to what was seen: [`Rounding`] adds up what a device rounds on the way.
+//! Bounds are not fitted to what was seen: [`Rounding`] adds up what a device rounds on the way. Assumed are how errors grow in
+//! code2wav, and which share of rows may be set aside because experts are as good as one another.
 
 mod answer;
 mod code2wav;

@@ -4,7 +4,7 @@
 #![allow(clippy::print_stdout, reason = "what was skipped, and how many differ")]
 
 use std::path::Path;
-use std::sync::LazyLock;
+use std::sync::{LazyLock, Mutex, MutexGuard, PoisonError};
 
 use burn::tensor::{DType, Device};
 use burn_omni::sampler::{Random, Sampler};
@@ -34,6 +34,12 @@ const SAMPLED: Sampling = Sampling {
 fn engine() -> Option<&'static Engine> {
     static ENGINE: LazyLock<Option<Engine>> = LazyLock::new(|| load(None, KvDtype::Auto));
     ENGINE.as_ref()
+}
+
+/// Held by the test that runs: steps cannot be captured while others use the device.
+fn alone() -> MutexGuard<'static, ()> {
+    static ALONE: Mutex<()> = Mutex::new(());
+    ALONE.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Whether there is an NVIDIA GPU; says so where nobody says that there is.
@@ -72,6 +78,7 @@ fn others(engine: &Engine) -> Vec<String> {
 
 #[test]
 fn the_cases_are_answered_as_on_the_cpu() {
+    let _alone = alone();
     let Some(engine) = engine() else {
         return;
     };
@@ -82,6 +89,7 @@ fn the_cases_are_answered_as_on_the_cpu() {
 
 #[test]
 fn quantized_weights_answer_as_on_the_cpu() {
+    let _alone = alone();
     let Some(engine) = load(Some(Quantize::Nvfp4), KvDtype::Auto) else {
         return;
     };
@@ -92,6 +100,7 @@ fn quantized_weights_answer_as_on_the_cpu() {
 
 #[test]
 fn weights_of_eight_bits_answer_from_captured_steps() {
+    let _alone = alone();
     for variant in [Variant::Fp8, Variant::Fp8Blocks, Variant::Mxfp8] {
         let folder = tempfile::tempdir().expect("a folder for a while");
         let dir = folder.path().join("model");
@@ -108,6 +117,7 @@ fn weights_of_eight_bits_answer_from_captured_steps() {
 
 #[test]
 fn a_captured_step_gives_the_tokens_of_passes() {
+    let _alone = alone();
     if let Some(engine) = engine() {
         gives_the_tokens_of_passes(engine);
     }
@@ -115,6 +125,7 @@ fn a_captured_step_gives_the_tokens_of_passes() {
 
 #[test]
 fn fp8_caches_answer_as_on_the_cpu() {
+    let _alone = alone();
     let Some(engine) = load(None, KvDtype::Fp8) else {
         return;
     };
@@ -146,6 +157,7 @@ fn gives_the_tokens_of_passes(engine: &Engine) {
 
 #[test]
 fn the_same_seed_gives_the_same_tokens_twice() {
+    let _alone = alone();
     let Some(engine) = engine() else {
         return;
     };
@@ -187,6 +199,7 @@ fn drawn(golden: &Golden, seed: u64) -> Request {
 
 #[test]
 fn the_same_seed_speaks_the_same_codes_twice() {
+    let _alone = alone();
     let Some(engine) = engine() else {
         return;
     };
@@ -208,6 +221,7 @@ fn the_same_seed_speaks_the_same_codes_twice() {
 
 #[test]
 fn codes_are_drawn_as_the_host_draws_them() {
+    let _alone = alone();
     let Some(engine) = engine() else {
         return;
     };
@@ -237,6 +251,7 @@ fn codes_are_drawn_as_the_host_draws_them() {
 
 #[test]
 fn the_device_draws_what_the_host_draws_from_the_same_scores() {
+    let _alone = alone();
     if engine().is_none() {
         return;
     }
@@ -290,6 +305,7 @@ fn the_device_draws_what_the_host_draws_from_the_same_scores() {
 
 #[test]
 fn spoken_answers_have_the_codes_of_the_cpu() {
+    let _alone = alone();
     let Some(engine) = engine() else {
         return;
     };
@@ -323,7 +339,7 @@ const FORMATS: [(&str, Option<PackedFormat>); 3] = [
     ("MXFP4", Some(PackedFormat::MXFP4)),
     ("bf16", None),
 ];
-/// Layers of each stack of the release that are compared: the first, one between, and the last.
+/// Layers of each stack of the release that are compared.
 const LAYERS: usize = 3;
 
 /// The release with few layers, on this GPU.
@@ -334,6 +350,7 @@ fn release(quantize: Option<PackedFormat>) -> Option<Drawn> {
 
 #[test]
 fn every_half_of_a_layer_of_the_releases_size_is_the_cpus() {
+    let _alone = alone();
     for (name, format) in FORMATS {
         let Some(model) = release(format) else {
             return;
@@ -345,6 +362,7 @@ fn every_half_of_a_layer_of_the_releases_size_is_the_cpus() {
 
 #[test]
 fn every_captured_layer_of_the_releases_size_is_the_cpus() {
+    let _alone = alone();
     for (name, format) in FORMATS {
         for cache in [KvFormat::Float(DType::BF16), KvFormat::E4m3] {
             let Some(model) = release(format) else {
@@ -359,6 +377,7 @@ fn every_captured_layer_of_the_releases_size_is_the_cpus() {
 
 #[test]
 fn an_answer_at_the_releases_size_is_the_cpus() {
+    let _alone = alone();
     for (name, format) in FORMATS {
         let Some(model) = release(format) else {
             return;
@@ -370,6 +389,7 @@ fn an_answer_at_the_releases_size_is_the_cpus() {
 
 #[test]
 fn encoders_and_code2wav_of_the_releases_size_are_the_cpus() {
+    let _alone = alone();
     let Some(model) = release(None) else {
         return;
     };

@@ -110,10 +110,14 @@ fn step(bench: &mut Bench<'_>, len: usize, formats: (KvFormat, Option<PackedForm
 
 /// A value that is NaN must be told, whatever caches make of it.
 fn tells_nan(bench: &mut Bench<'_>, format: KvFormat) {
-    let mut layer = Layer::new(bench, bench.device, format);
+    let mut layer = Layer::new(bench, bench.device, (format, None));
     let row = (HEADS[0] + HEADS[1]) * HEAD + 5;
-    let nan = Tensor::<2>::full([1, HIDDEN], f32::NAN, bench.device).cast(DType::BF16);
-    layer.qkv = layer.qkv.slice_assign(s![row..=row, ..], nan);
+    let nan = Tensor::<3>::full([1, 1, HIDDEN], f32::NAN, bench.device).cast(DType::BF16);
+    let values = layer.qkv.values.slice_assign(s![.., row..=row, ..], nan);
+    layer.qkv = Weights {
+        stored: Matrices::Dense(values.clone()),
+        values,
+    };
     let model = Model {
         norm: vector(bench, bench.oracle),
         table: weights(bench, [VOCABULARY, HIDDEN]),
