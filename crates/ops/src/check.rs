@@ -660,7 +660,7 @@ fn packed_experts(bench: &mut Bench<'_>) {
             (5, 9, 3, 144, 48),
             (40, 4, 2, 96, 64),
             (70, 4, 2, 96, 64),
-            (300, 4, 2, 144, 48),
+            (136, 4, 2, 144, 48),
         ] {
             packed_experts_of(bench, [format, format], sizes);
         }

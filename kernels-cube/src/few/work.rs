@@ -135,9 +135,7 @@ impl Work {
         // longer planes cost less. Measured: see benches/NOTES.md.
         let (tiles, wanted) = match mode {
             Mode::Dense if weights.tiles(mode) >= TALL && bytes => (ROOM / form.vectors(), 1),
-            Mode::Dense if weights.tiles(mode) >= TALL && form.is_tiles() => {
-                (if columns <= COLUMNS { 1 } else { 2 }, 2)
-            }
+            Mode::Dense if weights.tiles(mode) >= TALL && form.is_tiles() => (2, 2),
             Mode::Dense if weights.tiles(mode) >= TALL => (1, 4),
             Mode::GateUp if form.is_tiles() && jobs == 1 => (1, 2),
             Mode::GateUp if form.is_tiles() => (2, 2),
