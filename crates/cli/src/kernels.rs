@@ -1,9 +1,9 @@
 //! Compiled CUDA kernels: where they are kept from one start to the next.
 
 #[cfg(feature = "cuda")]
-pub(crate) use kept::{announce_compiling, keep_nothing, open, save, save_silently, size};
+pub(crate) use kept::{announce_compiling, keep_nothing, loaded, open, save, save_silently, size};
 #[cfg(not(feature = "cuda"))]
-pub(crate) use none::{announce_compiling, keep_nothing, open, save, save_silently, size};
+pub(crate) use none::{announce_compiling, keep_nothing, loaded, open, save, save_silently, size};
 
 #[cfg(feature = "cuda")]
 mod kept {
@@ -18,6 +18,7 @@ mod kept {
     pub(crate) use burn_omni_ops::kernel_cache::keep_nothing;
     use burn_omni_ops::kernel_cache::{KernelCache, KernelCacheError, Opened};
 
+    use crate::device::Backend;
     use crate::output::Output;
     use crate::panics;
 
@@ -90,6 +91,20 @@ mod kept {
         }
     }
 
+    /// Keeps what loading compiled, whatever ends the program; a model on CUDA has used its kernels, and those of versions that
+    /// nobody uses any more go.
+    pub(crate) fn loaded(device: &str, output: &Output) {
+        save(output);
+        if let Some(cache) = CACHE.get().filter(|_| is_cuda(device)) {
+            cache.remove_unused();
+        }
+    }
+
+    /// Whether a device is one of CUDA, by its name as in `--device`.
+    fn is_cuda(device: &str) -> bool {
+        device.split(':').next() == Some(Backend::Cuda.name())
+    }
+
     /// The same when nobody reads a warning any more.
     pub(crate) fn save_silently() {
         let _ = CACHE.get().map(KernelCache::save);
@@ -147,6 +162,8 @@ mod none {
     pub(crate) fn announce_compiling(_: Compiling, _: &Output) {}
 
     pub(crate) fn keep_nothing() {}
+
+    pub(crate) fn loaded(_: &str, _: &Output) {}
 
     pub(crate) fn open(_: &Output) {}
 

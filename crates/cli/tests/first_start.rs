@@ -4,7 +4,9 @@
 mod common;
 
 use std::collections::HashSet;
+use std::fs::File;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime};
 
 use common::Run;
 use common::fake_cuda::with;
@@ -128,6 +130,39 @@ fn what_the_first_start_did_not_load_is_compiled_ahead_by_the_next() {
         "{} late",
         speech.late
     );
+}
+
+#[test]
+fn only_a_model_that_was_loaded_removes_old_kernels_and_nobody_elses() {
+    let starts = Starts::new();
+    let kernels = starts.folder.path().join("cache/kernels");
+    let kernel = "00112233445566778899aabbccddeeff";
+    let version = "burn-omni-0.0.1-driver-12.8-nvrtc-12.8-headers-0123456789abcdef";
+    let old = kernels.join(version).join(kernel);
+    let own = kernels.join("burn-omni-my-paper").join("thesis.tex");
+    let long_ago = SystemTime::now() - Duration::from_hours(24 * 200);
+    for file in [&old, &own] {
+        let folder = file.parent().expect("the file is in one");
+        std::fs::create_dir_all(folder).expect("a folder");
+        std::fs::write(file, "").expect("a file");
+        for path in [file.as_path(), folder] {
+            let path = File::open(path).expect("it is there");
+            path.set_modified(long_ago).expect("its time can be set");
+        }
+    }
+    let path = |path: &Path| path.to_str().expect("its path is text").to_owned();
+    let [model, cache] = [
+        path(&starts.model),
+        path(&starts.folder.path().join("cache")),
+    ];
+    for args in [&["inspect", "-m", &model][..], &["doctor"]] {
+        with(&[("BURN_OMNI_CACHE", &cache)], args);
+        assert!(old.exists() && own.exists(), "{args:?} uses no kernels");
+    }
+    let (report, _) = starts.start(&[], false);
+    report.succeeds();
+    assert!(!kernels.join(version).exists());
+    assert!(own.exists(), "it is no kernel");
 }
 
 #[test]

@@ -146,7 +146,9 @@ fn load(args: BenchArgs, output: &Output) -> Result<Bench, Failure> {
     if let Some(tokens) = args.context.max_context {
         config = config.max_context(tokens);
     }
-    Ok(Bench::load(config)?)
+    let bench = Bench::load(config)?;
+    kernels::loaded(&found.name, output);
+    Ok(bench)
 }
 
 /// What is measured, on stderr.

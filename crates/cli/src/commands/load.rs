@@ -73,8 +73,7 @@ pub(crate) fn load(args: &ModelArgs, voice: Voice, output: &Output) -> Result<Lo
         Some(memory) if args.context.memory_limit.is_none() => held_by_others(error, memory, &name),
         _ => error.into(),
     })?;
-    // Whatever ends the program, what loading compiled is not compiled again.
-    kernels::save(output);
+    kernels::loaded(&name, output);
     let took = started.elapsed();
     tracing::info!(target: "burn_omni", model = %dir.display(), device = %name, seconds = took.as_secs_f64(), "loaded");
     if engine.template_is_fallback() {

@@ -103,9 +103,7 @@ impl KernelCache {
             return Err(KernelCacheError::NoBuildId);
         }
         let opened = Self::in_folder(Self::folder_in(root).join(toolkit::name()?))?;
-        let folder = opened.cache.folder();
-        old::mark_used(&folder);
-        old::remove_unused(&folder);
+        old::mark_used(&opened.cache.folder());
         Ok(opened)
     }
 
@@ -131,6 +129,11 @@ impl KernelCache {
     #[must_use]
     pub fn folder(&self) -> PathBuf {
         self.lock().folder().into()
+    }
+
+    /// Removes the kernels of other versions that nobody used for ninety days: for whoever has used those of this one.
+    pub fn remove_unused(&self) {
+        old::remove_unused(&self.folder());
     }
 
     /// Writes what was compiled since the cache was opened or last saved, and says how many kernels that were.

@@ -94,7 +94,14 @@ impl Files {
         for file in fs::read_dir(&folder)? {
             let path = file?.path();
             if path.extension().is_some_and(|end| end == UNFINISHED) {
-                remove_given_up(&path);
+                // Somebody's own file stays.
+                if path
+                    .file_name()
+                    .and_then(|name| name.to_str())
+                    .is_some_and(is_ours)
+                {
+                    remove_given_up(&path);
+                }
             } else if let Ok(bytes) = fs::read(&path) {
                 entries.extend(Entry::decode(&bytes));
             }
@@ -155,6 +162,31 @@ impl Files {
     fn path(&self, name: u128) -> PathBuf {
         self.folder.join(format!("{name:032x}"))
     }
+}
+
+/// Whether a name is one that [`Files`] gives: that of an entry, or of one that is being written.
+pub(super) fn is_ours(name: &str) -> bool {
+    let parts: Vec<_> = name.split('.').collect();
+    match parts[..] {
+        [entry] => is_hex(entry, 32),
+        [entry, process, write, end] => {
+            is_hex(entry, 32) && is_number(process) && is_number(write) && end == UNFINISHED
+        }
+        _ => false,
+    }
+}
+
+/// Whether a text is a number of so many hexadecimal digits, as they are written here.
+pub(super) fn is_hex(text: &str, digits: usize) -> bool {
+    text.len() == digits
+        && text
+            .bytes()
+            .all(|digit| matches!(digit, b'0'..=b'9' | b'a'..=b'f'))
+}
+
+/// Whether a text is a decimal number.
+pub(super) fn is_number(text: &str) -> bool {
+    !text.is_empty() && text.bytes().all(|digit| digit.is_ascii_digit())
 }
 
 /// Removes a file that a process left when it was ended while it wrote.
@@ -258,15 +290,21 @@ mod tests {
     fn a_file_that_is_being_written_is_no_entry() {
         let folder = tempfile::tempdir().unwrap();
         let (files, _) = opened(&folder);
-        let half = files.folder.join("0123.1.tmp");
-        fs::write(&half, entry("a", b"x").encode()).unwrap();
+        let half = files.folder.join(format!("{:032x}.1.0.tmp", 7));
+        let own = files.folder.join("notes.tmp");
+        for path in [&half, &own] {
+            fs::write(path, entry("a", b"x").encode()).unwrap();
+        }
         assert_eq!(opened(&folder).1, []);
         assert!(half.exists(), "another process may be at it");
         let hours_ago = std::time::SystemTime::now() - 2 * GIVEN_UP;
-        let file = fs::File::options().write(true).open(&half).unwrap();
-        file.set_modified(hours_ago).unwrap();
+        for path in [&half, &own] {
+            let file = fs::File::options().write(true).open(path).unwrap();
+            file.set_modified(hours_ago).unwrap();
+        }
         assert_eq!(opened(&folder).1, []);
         assert!(!half.exists(), "nobody is");
+        assert!(own.exists(), "somebody's own");
     }
 
     #[test]

@@ -12,7 +12,7 @@
 //!
 //! Every kernel is a file that is checked before it is used. A damaged file is as none; any number of processes may
 //! read and write at once; the folder may be deleted at any time. Folders of other versions are removed when nobody used them
-//! for ninety days.
+//! for ninety days and there is nothing but kernels in them.
 //!
 //! CubeCL has one thread a device, which compiles a kernel at its first launch. What a model launches is therefore compiled
 //! before it is loaded for the first time, on all cores: see [`crate::rehearsal`].

@@ -9,7 +9,7 @@ use cudarc::{driver, nvrtc};
 use xxhash_rust::xxh3::Xxh3;
 
 use super::KernelCacheError;
-use super::old::NAME;
+use super::old;
 
 /// The name of the folder for this version of burn-omni and this machine's driver, NVRTC and headers.
 ///
@@ -21,9 +21,7 @@ pub(super) fn name() -> Result<String, KernelCacheError> {
         cubecl::cuda::install::cuda_path().ok_or(KernelCacheError::Missing("CUDA's headers"))?;
     let headers = headers(&include.join("include")).unwrap_or_default();
     let version = env!("CARGO_PKG_VERSION");
-    Ok(format!(
-        "{NAME}{version}-driver-{driver}-nvrtc-{nvrtc}-headers-{headers:016x}"
-    ))
+    Ok(old::name(version, [driver, nvrtc], headers))
 }
 
 /// A version of CUDA, major and minor.
