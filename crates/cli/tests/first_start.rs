@@ -49,6 +49,11 @@ impl Starts {
 
     /// Asks the demo model for a few words, or for a few that are spoken.
     fn start(&self, variables: &[(&str, &str)], spoken: bool) -> (Run, Texts) {
+        self.start_with(variables, spoken, &[])
+    }
+
+    /// The same with more arguments.
+    fn start_with(&self, variables: &[(&str, &str)], spoken: bool, more: &[&str]) -> (Run, Texts) {
         let path = |path: &Path| path.to_str().expect("its path is text").to_owned();
         let [model, log] = [path(&self.model), path(&self.folder.path().join("log"))];
         let [cache, wav] = ["cache", "answer.wav"].map(|name| path(&self.folder.path().join(name)));
@@ -57,6 +62,7 @@ impl Starts {
         if spoken {
             args.extend(["--speak", "--max-frames", "8", "-o", &wav]);
         }
+        args.extend(more);
         let own = [
             ("FAKE_NVRTC_LOG", log.as_str()),
             ("BURN_OMNI_CACHE", &cache),
@@ -99,12 +105,8 @@ fn a_first_start_compiles_ahead_what_is_launched() {
         assert_eq!(different, ahead + late, "no text is compiled twice");
         assert!(ahead >= 30, "{ahead} texts ahead");
         assert!(late * 20 <= ahead, "{ahead} texts ahead, and {late} late");
-        assert!(
-            report
-                .stderr
-                .contains("first start of this model: compiling "),
-            "{report:#?}"
-        );
+        let said = format!("first start of this model: compiling {ahead} CUDA kernels on ");
+        assert!(report.stderr.contains(&said), "{report:#?}");
 
         let (report, texts) = starts.start(&[], spoken);
         report.succeeds();
@@ -130,6 +132,61 @@ fn what_the_first_start_did_not_load_is_compiled_ahead_by_the_next() {
         "{} late",
         speech.late
     );
+}
+
+#[test]
+fn what_is_there_is_not_announced() {
+    let starts = Starts::new();
+    starts.start(&[], false).0.succeeds();
+    for context in ["300", "60"] {
+        let (report, texts) = starts.start_with(&[], false, &["--max-context", context]);
+        report.succeeds();
+        assert_eq!(texts.ahead + texts.late, 0, "--max-context {context}");
+        assert!(!report.stderr.contains("compiling"), "{report:#?}");
+    }
+}
+
+#[test]
+fn a_start_that_compiled_nothing_leaves_its_kernels_to_the_next() {
+    let starts = Starts::new();
+    let (report, _) = starts.start(&[("FAKE_NVRTC_FAILS", "1")], false);
+    report.fails(1, &[]);
+    let (report, texts) = starts.start(&[], false);
+    report.succeeds();
+    assert!(texts.ahead >= 30, "{} texts ahead", texts.ahead);
+    assert!(report.stderr.contains("compiling"), "{report:#?}");
+}
+
+#[test]
+fn a_mark_without_its_kernels_is_none() {
+    let starts = Starts::new();
+    let (report, first) = starts.start(&[], false);
+    report.succeeds();
+    let kernels = starts.folder.path().join("cache/kernels");
+    let version = std::fs::read_dir(kernels).expect("it was made");
+    let version = version.map(|entry| entry.expect("it can be read").path());
+    let [version] = &version.collect::<Vec<_>>()[..] else {
+        panic!("one folder");
+    };
+    let is_mark = |file: &[u8]| {
+        let mut parts = file.windows(b"cuda-rehearsed".len());
+        parts.any(|part| part == b"cuda-rehearsed")
+    };
+    let (mut marks, mut removed) = (0, 0);
+    for entry in std::fs::read_dir(version).expect("a folder") {
+        let path = entry.expect("it can be read").path();
+        if is_mark(&std::fs::read(&path).expect("a file")) {
+            marks += 1;
+        } else {
+            std::fs::remove_file(&path).expect("it can be removed");
+            removed += 1;
+        }
+    }
+    assert_eq!(marks, 1);
+    assert!(removed > 0);
+    let (report, second) = starts.start(&[], false);
+    report.succeeds();
+    assert_eq!(second.ahead, first.ahead);
 }
 
 #[test]

@@ -7,13 +7,13 @@
 //! servers share ([`crate::kernel_cache`]); whatever it does not find there it compiles as ever.
 
 #[cfg(feature = "cuda")]
-pub use recorded::{Kernels, Rehearsal, records};
+pub use recorded::{Kernels, Rehearsal, Rehearsed, records};
 #[cfg(not(feature = "cuda"))]
-pub use unrecorded::{Kernels, Rehearsal};
+pub use unrecorded::{Kernels, Rehearsal, Rehearsed};
 
 #[cfg(feature = "cuda")]
 mod recorded {
-    use std::collections::VecDeque;
+    use std::collections::{HashSet, VecDeque};
     use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
     use std::thread;
 
@@ -31,14 +31,12 @@ mod recorded {
     use cubecl_environment::bytes::Bytes;
     use cubecl_environment::environment;
     use cubecl_environment::persistence::{self, Origin};
+    use cubecl_server::compiler::{KernelCacheKey, build_id_hash};
     use xxhash_rust::xxh3::xxh3_128;
 
-    use crate::kernel_cache::OF_KERNELS;
+    use crate::kernel_cache::{OF_KERNELS, REHEARSED};
 
     pub use cubecl::cpu::records;
-
-    /// Where it is kept what was rehearsed; the name begins as those of CubeCL's own stores of CUDA, which are written to disk.
-    const REHEARSED: &str = "cuda-rehearsed";
 
     /// CubeCL's side of a CUDA device.
     type CudaServer = <CudaRuntime as Runtime>::Server;
@@ -51,17 +49,22 @@ mod recorded {
         _alone: MutexGuard<'static, ()>,
     }
 
-    /// Kernels that were launched, each once.
+    /// Kernels that were launched and are not in the store, each once.
     pub struct Kernels {
         kernels: Vec<Box<dyn CubeKernel>>,
         card: DeviceId,
         key: [u8; 16],
     }
 
+    /// What was rehearsed, and is in the store.
+    pub struct Rehearsed {
+        key: [u8; 16],
+    }
+
     impl Rehearsal {
         /// A rehearsal of a model on `device`; its kernels depend on nothing but that and what the description says. `None`
-        /// unless `device` is a CUDA device whose kernels are kept and have not been compiled by a rehearsal of this program
-        /// before, and is like the device of the first rehearsal.
+        /// unless `device` is a CUDA device whose kernels are kept, is like the device of the first rehearsal, and this program
+        /// has no mark of a rehearsal before, or fewer kernels than there were then.
         #[must_use]
         pub fn of(device: &Device, description: &str) -> Option<Self> {
             static ALONE: Mutex<()> = Mutex::new(());
@@ -74,7 +77,7 @@ mod recorded {
             let alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
             let client = CudaRuntime::client(card);
             let key = key(&client, description);
-            if persistence::open(REHEARSED).get(&key).is_some() {
+            if is_rehearsed(&key) {
                 return None;
             }
             let recorder = recorder(&client)?;
@@ -94,12 +97,14 @@ mod recorded {
             Device::new(DispatchDevice::Cube(cubecl::Device::Cpu(CpuDevice)))
         }
 
-        /// What was launched on it, and in no earlier rehearsal.
+        /// What was launched on it, in no earlier rehearsal, and is not in the store.
         ///
         /// # Errors
         /// When the device stopped.
         pub fn finish(self) -> Result<Kernels, String> {
-            let kernels = self.recorder.take().map_err(|error| error.to_string())?;
+            let mut kernels = self.recorder.take().map_err(|error| error.to_string())?;
+            let kept = kept();
+            kernels.retain(|kernel| !kept.contains(&key_of(&kernel.id())));
             let Self { card, key, .. } = self;
             Ok(Kernels { kernels, card, key })
         }
@@ -139,53 +144,91 @@ mod recorded {
             self.kernels.is_empty()
         }
 
-        /// Compiles them on so many threads and waits for it. What fails is left out: it is compiled, and fails again, when it
-        /// is launched.
-        pub fn compile(self, threads: usize) {
+        /// Compiles them on so many threads and waits for it. A kernel that fails is compiled, and fails again, when it is
+        /// launched; `None` where there is one.
+        #[must_use]
+        pub fn compile(self, threads: usize) -> Option<Rehearsed> {
             let card = self.card;
             let waiting = Mutex::new(VecDeque::from(self.kernels));
             let next = || {
                 let mut waiting = waiting.lock().unwrap_or_else(PoisonError::into_inner);
                 waiting.pop_front()
             };
-            thread::scope(|scope| {
-                let compile = || {
-                    let Some(mut kernel) = next() else { return };
-                    let mut server = CudaServer::init(card);
-                    loop {
-                        compile(&mut server, kernel);
-                        let Some(more) = next() else { return };
-                        kernel = more;
-                    }
+            let compile = || {
+                let Some(mut kernel) = next() else {
+                    return true;
                 };
+                let mut server = CudaServer::init(card);
+                let mut all = true;
+                loop {
+                    all &= compile(&mut server, kernel);
+                    let Some(more) = next() else { return all };
+                    kernel = more;
+                }
+            };
+            let all = thread::scope(|scope| {
                 let started = (0..threads).map(|_| {
                     let thread = thread::Builder::new().name("kernels".into());
                     thread.spawn_scoped(scope, compile)
                 });
                 // A panic is where a kernel or a server is at fault: the others go on.
                 let started: Vec<_> = started.collect();
-                for thread in started.into_iter().flatten() {
-                    let _ = thread.join();
-                }
+                let ended = started.into_iter().flatten();
+                let ended = ended.map(|thread| thread.join().unwrap_or(false));
+                ended.fold(true, |all, whole| all & whole)
             });
-            if any_is_kept() {
-                // What is not marked is rehearsed again.
-                let done = Bytes::from_bytes_vec(vec![1]);
-                let _ = persistence::open(REHEARSED).insert(&self.key, done, Origin::Local);
-            }
+            let rest = next();
+            (all && rest.is_none()).then_some(Rehearsed { key: self.key })
         }
     }
 
-    /// Whether a kernel is in the store; there is none where the compiler takes no text.
-    fn any_is_kept() -> bool {
-        let stores = environment::namespaces().into_iter();
-        stores
-            .map(|store| store.namespace)
-            .any(|name| name.starts_with(OF_KERNELS))
+    impl Rehearsed {
+        /// Marks the model: it is not rehearsed again while as many kernels are kept as now.
+        pub fn mark(self) {
+            let kernels = Bytes::from_bytes_vec(kept().len().to_le_bytes().into());
+            let marks = persistence::open(REHEARSED);
+            marks.purge_key(&self.key);
+            // What is not marked is rehearsed again.
+            let _ = marks.insert(&self.key, kernels, Origin::Local);
+        }
     }
 
-    /// Compiles and keeps a kernel as a launch does, and launches nothing.
-    fn compile(server: &mut CudaServer, kernel: Box<dyn CubeKernel>) {
+    /// Whether a model is marked, and as many kernels are kept as then.
+    fn is_rehearsed(key: &[u8]) -> bool {
+        let mark = persistence::open(REHEARSED).get(key);
+        let kernels = mark.and_then(|mark| mark[..].try_into().ok());
+        kernels.is_some_and(|kernels| kept().len() >= usize::from_le_bytes(kernels))
+    }
+
+    /// The keys of the kernels in the store.
+    fn kept() -> HashSet<Vec<u8>> {
+        let mut keys = HashSet::new();
+        for name in stores() {
+            persistence::open(&name).scan(&mut |key, _| {
+                keys.insert(key.into());
+            });
+        }
+        keys
+    }
+
+    /// The namespaces of kernels.
+    fn stores() -> impl Iterator<Item = String> {
+        let stores = environment::namespaces().into_iter();
+        let names = stores.map(|store| store.namespace);
+        names.filter(|name| name.starts_with(OF_KERNELS))
+    }
+
+    /// What CubeCL keeps a kernel under.
+    fn key_of(kernel: &KernelId) -> Vec<u8> {
+        let mut key = Vec::new();
+        let parts = KernelCacheKey::new(kernel, build_id_hash());
+        ciborium::into_writer(&parts, &mut key).expect("two numbers can be written to memory");
+        key
+    }
+
+    /// Compiles and keeps a kernel as a launch does, and launches nothing; whether it is kept now.
+    fn compile(server: &mut CudaServer, kernel: Box<dyn CubeKernel>) -> bool {
+        let key = key_of(&kernel.id());
         let (count, nothing) = (CubeCount::new_single(), KernelArguments::default());
         #[expect(unsafe_code, reason = "launching is")]
         // SAFETY: a launch that is skipped ends behind the compiler and touches no memory.
@@ -198,6 +241,7 @@ mod recorded {
                 LaunchMode::Skip,
             );
         }
+        stores().any(|name| persistence::open(&name).get(&key).is_some())
     }
 }
 
@@ -211,6 +255,9 @@ mod unrecorded {
 
     /// Kernels that were launched; there are none.
     pub enum Kernels {}
+
+    /// What was rehearsed: nothing.
+    pub enum Rehearsed {}
 
     impl Rehearsal {
         /// None.
@@ -248,7 +295,15 @@ mod unrecorded {
         }
 
         /// Compiles them.
-        pub fn compile(self, _: usize) {
+        #[must_use]
+        pub fn compile(self, _: usize) -> Option<Rehearsed> {
+            match self {}
+        }
+    }
+
+    impl Rehearsed {
+        /// Marks the model.
+        pub fn mark(self) {
             match self {}
         }
     }

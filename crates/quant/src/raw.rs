@@ -130,10 +130,15 @@ impl Stack<'_> {
     fn upload<const D: usize>(&self, device: &Device) -> Option<Tensor<D>> {
         let count = self.bytes() / self.dtype.size();
         let mut filling = Filling::new(count, (device, self.dtype))?;
-        self.read_ahead();
         for from in (0..self.bytes()).step_by(PIECE) {
             let bytes = PIECE.min(self.bytes() - from);
-            filling.next(bytes, |piece| self.copy(from, piece));
+            filling.next(bytes, |piece| {
+                // Not before: a device that records wants no byte.
+                if from == 0 {
+                    self.read_ahead();
+                }
+                self.copy(from, piece);
+            });
         }
         let shape: [usize; D] = self.shape.as_slice().try_into().ok()?;
         Some(filling.finish().reshape(shape))

@@ -27,6 +27,7 @@ pub struct EngineConfig {
     progress: Box<dyn Fn(LoadProgress)>,
     warn: Box<dyn Fn(&str)>,
     compiling: Box<dyn Fn(Compiling)>,
+    compiled: Box<dyn Fn()>,
 }
 
 /// A format that plain matrices of the text decoder are brought into when they are loaded.
@@ -76,6 +77,7 @@ impl EngineConfig {
             progress: Box::new(|_| {}),
             warn: Box::new(|_| {}),
             compiling: Box::new(|_| {}),
+            compiled: Box::new(|| {}),
         }
     }
 
@@ -172,6 +174,13 @@ impl EngineConfig {
         self
     }
 
+    /// Called when that is done, before weights are read: whoever keeps kernels can write them to disk now.
+    #[must_use]
+    pub fn on_compiled(mut self, compiled: impl Fn() + 'static) -> Self {
+        self.compiled = Box::new(compiled);
+        self
+    }
+
     /// The same model on another device, with nobody listening and no limit.
     pub(crate) fn rehearsed(&self, device: Device) -> Self {
         let Self {
@@ -197,6 +206,10 @@ impl EngineConfig {
 
     pub(crate) fn compiling(&self, compiling: Compiling) {
         (self.compiling)(compiling);
+    }
+
+    pub(crate) fn compiled(&self) {
+        (self.compiled)();
     }
 
     pub(crate) fn tell(&self, warnings: &Warnings) {

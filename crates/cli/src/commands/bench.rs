@@ -142,6 +142,10 @@ fn load(args: BenchArgs, output: &Output) -> Result<Bench, Failure> {
             let output = *output;
             move |compiling| kernels::announce_compiling(compiling, &output)
         })
+        .on_compiled({
+            let output = *output;
+            move || kernels::save(&output)
+        })
         .progress(move |progress| bar.set(progress.loaded, progress.total));
     if let Some(tokens) = args.context.max_context {
         config = config.max_context(tokens);

@@ -62,6 +62,10 @@ pub(crate) fn load(args: &ModelArgs, voice: Voice, output: &Output) -> Result<Lo
             let output = *output;
             move |compiling| kernels::announce_compiling(compiling, &output)
         })
+        .on_compiled({
+            let output = *output;
+            move || kernels::save(&output)
+        })
         .progress(move |progress| bar.set(progress.loaded, progress.total));
     if let Voice::Wanted(voice) = voice {
         config = config.voice(voice);

@@ -22,6 +22,8 @@ const KERNELS: &str = "kernels";
 const NAMESPACES: &str = "cuda";
 /// The namespace of kernels alone begins so.
 pub(crate) const OF_KERNELS: &str = "cuda/";
+/// The namespace of marks of models that were rehearsed, which say how many kernels there were then: [`crate::rehearsal`].
+pub(crate) const REHEARSED: &str = "cuda-rehearsed";
 
 /// Compiled CUDA kernels, kept on disk from one start to the next; see the [module](super).
 #[derive(Debug)]
@@ -145,9 +147,12 @@ impl KernelCache {
         let entries = remembered();
         files.keep_only(&entries);
         let new: Vec<_> = entries.iter().filter(|entry| files.lacks(entry)).collect();
+        let (marks, new): (Vec<_>, Vec<_>) = new.into_iter().partition(|entry| entry.is_mark());
         for entry in &new {
             files.write(entry)?;
         }
+        // A mark says that kernels are there, so it is written behind them. Without it a model is only rehearsed again.
+        let _ = marks.into_iter().try_for_each(|mark| files.write(mark));
         Ok(new.iter().filter(|entry| entry.is_kernel()).count())
     }
 
@@ -159,6 +164,10 @@ impl KernelCache {
 impl Entry {
     fn is_kernel(&self) -> bool {
         self.namespace.starts_with(OF_KERNELS)
+    }
+
+    fn is_mark(&self) -> bool {
+        self.namespace == REHEARSED
     }
 }
 

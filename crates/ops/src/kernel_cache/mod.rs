@@ -29,8 +29,8 @@ mod old;
 mod toolkit;
 
 #[cfg(feature = "cuda")]
-pub(crate) use cache::OF_KERNELS;
-#[cfg(feature = "cuda")]
 pub use cache::{KernelCache, KernelCacheError, Opened, keep_nothing};
+#[cfg(feature = "cuda")]
+pub(crate) use cache::{OF_KERNELS, REHEARSED};
 #[cfg(feature = "cuda")]
 pub use toolkit::driver_too_old;

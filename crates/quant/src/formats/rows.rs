@@ -103,10 +103,13 @@ impl<'a> Rows<'a> {
         let Some(mut filling) = PackedFilling::new(self.spec, device) else {
             return Packed::upload(self.read(warnings), device);
         };
-        self.read_ahead();
         let mut mended = vec![Mended::default(); self.parts.len()];
         for rows in pieces(self.count(), self.spec.row_bytes(), PIECE) {
             filling.next(rows.len(), |codes, scales| {
+                // Not before: a device that records wants no byte.
+                if rows.start == 0 {
+                    self.read_ahead();
+                }
                 if !self.are_whole() {
                     codes.fill(0);
                     scales.fill(0);
