@@ -68,8 +68,8 @@ impl Rounding {
     /// Of what attention adds to rows whose error is `entering`.
     ///
     /// A row reaches queries, keys and values, of which scores are as sensitive to the first two as outputs are to the last.
-    /// Caches round keys and values on both devices, so that only those that lie next to a boundary differ, by a step: of
-    /// numbers that are `e` apart a share of `2 e / step`. Matrix units round queries and probabilities too, and keys and
+    /// The CPU keeps floats as they are. Caches of E4M3 round keys and values on both devices, so that only those that lie next
+    /// to a boundary differ, by a step: of numbers that are `e` apart a share of `2 e / step`. Matrix units round queries and probabilities too, and keys and
     /// values that are not rounded already.
     pub(super) fn attention(self, rows: usize, entering: f64, cache: KvFormat) -> f64 {
         let input = entering + self.product(rows) + self.floor();
@@ -79,7 +79,10 @@ impl Rounding {
             KvFormat::Float(_) => 0.0,
         };
         let other_side = 2.0 * input.sqrt() * step;
-        let stored = other_side.min(2.0 * rounded(step) + input);
+        let stored = match cache {
+            KvFormat::Float(_) => rounded(step),
+            KvFormat::E4m3 => other_side.min(2.0 * rounded(step) + input),
+        };
         let operands = match (self.units && rows >= MANY, step > 0.0) {
             (false, _) => 0.0,
             (true, true) => 2.0,

@@ -200,8 +200,12 @@ impl Stack {
         self.hidden
     }
 
-    /// Keys and values of one layer.
+    /// Keys and values of one layer. Where floats are asked for, the device has those that it has in captured steps.
     pub(super) fn cache(&self, capacity: usize, format: KvFormat) -> KvCache {
+        let format = match format {
+            KvFormat::Float(_) => Rounding::on(&self.device, false).cache(),
+            KvFormat::E4m3 => format,
+        };
         KvCache::new(capacity, self.kv_shape, format, &self.device)
     }
 
