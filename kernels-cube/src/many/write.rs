@@ -57,12 +57,7 @@ pub(super) fn write<Y: Float>(
                 if column < place.end {
                     if comptime!(work.mode == Mode::GateUp) {
                         if lo_row < place.rows {
-                            let mut inside = lo_row;
-                            if comptime!(work.instructions.are_of_warpgroups()) {
-                                let block = comptime!(work.form.scaled().block);
-                                inside = place_in_products(lo_row, block);
-                            }
-                            let to = column * place.stride + inside;
+                            let to = column * place.stride + inside(lo_row, work);
                             write_gated::<Y>(y, to, place.stride, silu(lo) * hi, work.split);
                         }
                     } else {
@@ -83,6 +78,16 @@ pub(super) fn write<Y: Float>(
                 }
             }
         }
+    }
+}
+
+/// Where a number lies in its row: as the products that read it take it.
+#[cube]
+fn inside(number: usize, #[comptime] work: Work) -> usize {
+    if comptime!(work.instructions.are_of_warpgroups()) {
+        place_in_products(number, comptime!(work.form.scaled().block))
+    } else {
+        number
     }
 }
 
