@@ -4,7 +4,7 @@
 //! Here the model is first run on a device that computes nothing and keeps what is launched ([`Rehearsal::device`]); what it
 //! kept is then compiled by as many threads as there are cores ([`Kernels::compile`]), each with a server of CubeCL's own, so
 //! that text, options, key and form of what is kept are CubeCL's. The device of the model finds them in the store which all
-//! servers share ([`crate::kernel_cache`]); whatever it does not find there it compiles as ever.
+//! servers share (that of `kernel_cache`); whatever it does not find there it compiles as ever.
 
 #[cfg(feature = "cuda")]
 pub use recorded::{Kernels, Rehearsal, Rehearsed, records};

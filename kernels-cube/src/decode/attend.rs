@@ -105,7 +105,7 @@ pub struct Attended<'a> {
     pub qkv: &'a Buffer,
     /// f32 `[128]` each, of queries and keys.
     pub norms: [&'a Buffer; 2],
-    /// See [`super::Control`].
+    /// See [`crate::control::Control`].
     pub control: &'a Buffer,
     /// Gets the token's key and value.
     pub cache: &'a Cache,
