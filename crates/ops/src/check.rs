@@ -18,8 +18,8 @@ pub const CPU_TOLERANCE: f32 = 4e-6;
 /// The same on a GPU, whose units may round and sum in other ways.
 pub const GPU_TOLERANCE: f32 = 1e-4;
 
-/// How much further apart results may be where a kernel rounds what lies between two products to bf16.
-const ROUNDED: f32 = 50.0;
+/// How far a number changes at most, as a share of it, that a kernel rounds to bf16 between two products.
+const ROUNDED: f32 = 1.0 / 512.0;
 
 /// One operation with its cases.
 #[derive(Clone, Copy, Debug)]
@@ -698,17 +698,48 @@ fn packed_experts_of(
     let logits = bench.changed([rows, experts], |x| x * 4.0);
     let found = crate::route(logits.0, top_k, true);
     let routes = reference::route(logits.1, top_k, true);
-    let expected = reference::experts(
-        x.1,
-        routes,
+    let rows_of = x.1;
+    let [gate_up_of, down_of] = [
         gate_up.1.reshape([experts, 2 * width, hidden]),
         down.1.reshape([experts, hidden, width]),
+    ];
+    let expected = reference::experts(
+        rows_of.clone(),
+        routes.clone(),
+        gate_up_of.clone(),
+        down_of.clone(),
     );
     // With many rows, matrix units get what lies between the matrices rounded to bf16.
     let rounds = rows >= 64 && multiplies_bf16(bench.device);
     let found = crate::packed_experts(x.0, found, &gate_up.0, &down.0);
-    let apart = if rounds { ROUNDED } else { 1.0 };
-    bench.largest = bench.largest.max(error(found, expected) / apart);
+    if rounds {
+        let sizes = experts_by(rows_of, &routes, [gate_up_of, down_of.abs()], Tensor::abs);
+        let bounds = sizes.mul_scalar(ROUNDED / GPU_TOLERANCE);
+        bench.largest = bench.largest.max(error_within(found, expected, bounds));
+    } else {
+        bench.compare(found, expected);
+    }
+}
+
+/// The largest error as a share of what is allowed for its number.
+fn error_within(found: Tensor<2>, expected: Tensor<2>, allowed: Tensor<2>) -> f32 {
+    if found.dims() != expected.dims() {
+        return f32::INFINITY;
+    }
+    let numbers = numbers(found)
+        .into_iter()
+        .zip(numbers(expected))
+        .zip(numbers(allowed));
+    let shares = numbers.map(|((found, expected), allowed)| {
+        (found - expected).abs() / allowed.max(f32::MIN_POSITIVE)
+    });
+    shares.fold(0.0, |most, share| {
+        if share.is_nan() {
+            f32::INFINITY
+        } else {
+            most.max(share)
+        }
+    })
 }
 
 fn w4a4(bench: &mut Bench<'_>) {
@@ -732,13 +763,14 @@ fn w4a4(bench: &mut Bench<'_>) {
             let logits = bench.changed([rows, count], |x| x * 4.0);
             let found = crate::route(logits.0, top_k, true);
             let routes = reference::route(logits.1, top_k, true);
-            let expected = four_bit_experts(
-                reference::four_bit_rows(x.1, format),
-                &routes,
+            let matrices = [
                 gate_up.1.reshape([count, 2 * width, hidden]),
                 down.1.reshape([count, hidden, width]),
-                format,
-            );
+            ];
+            let x_of = reference::four_bit_rows(x.1, format);
+            let expected = experts_by(x_of, &routes, matrices, |h| {
+                reference::four_bit_rows(h, format)
+            });
             let [gate_up, down] = [gate_up.0, down.0].map(|packed| packed.with_w4a4(true));
             let found = crate::packed_experts(x.0, found, &gate_up, &down);
             // Between the products numbers that differ by less than an f32 tells may round to different codes.
@@ -748,13 +780,12 @@ fn w4a4(bench: &mut Bench<'_>) {
     }
 }
 
-/// [`reference::experts`] that rounds what lies between the products.
-fn four_bit_experts(
+/// [`reference::experts`] that changes what lies between the products.
+fn experts_by(
     x: Tensor<2>,
     routes: &Routes,
-    gate_up: Tensor<3>,
-    down: Tensor<3>,
-    format: PackedFormat,
+    [gate_up, down]: [Tensor<3>; 2],
+    between: impl Fn(Tensor<2>) -> Tensor<2>,
 ) -> Tensor<2> {
     let ([rows, hidden], [_, top_k]) = (x.dims(), routes.ids.dims());
     let weights = numbers(routes.weights.clone());
@@ -768,8 +799,7 @@ fn four_bit_experts(
         let (row, expert) = (choice / top_k, expert as usize);
         let x = x.clone().slice(s![row..row + 1, ..]);
         let h = reference::swiglu(reference::linear(x, matrix(&gate_up, expert), None));
-        let h = reference::four_bit_rows(h, format);
-        let y = numbers(reference::linear(h, matrix(&down, expert), None));
+        let y = numbers(reference::linear(between(h), matrix(&down, expert), None));
         let row = &mut sum[row * hidden..][..hidden];
         let weighted = row.iter_mut().zip(y);
         weighted.for_each(|(sum, y)| *sum += y * weights[choice]);
