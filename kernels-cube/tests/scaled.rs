@@ -175,6 +175,10 @@ fn products_are_those_of_the_values() {
 }
 
 #[test]
+#[allow(
+    clippy::too_many_lines,
+    reason = "both products, each behind the one before"
+)]
 fn experts_are_those_of_the_values() {
     let Some(mut gpu) = Gpu::open() else { return };
     for coding in CODINGS {

@@ -1,5 +1,7 @@
 //! What weights look like to a lane: its part of a tile of 16 rows, loaded and multiplied.
 
+use std::fmt::Write;
+
 use cubecl::prelude::*;
 
 use super::kernel::Place;
@@ -509,30 +511,82 @@ pub(super) fn load_values(
     #[unroll]
     for group in 0..work.groups {
         let wanted = group * COLUMNS + lane / 4usize;
-        let last = place.columns - 1usize;
-        let column = select(wanted < last, wanted, last);
-        let row = (place.row + column) * place.x_stride + pair * comptime!(work.form.pair() / 8);
-        if comptime!(work.form.is_tiles()) {
-            let block = comptime!(work.form.scaled().block);
-            let own = &x[row + lane % 4usize * comptime!(block / 8)..];
+        let pair = pair * comptime!(work.form.pair() / 8);
+        if comptime!(work.jumps) {
+            let row = (place.row + wanted) * place.x_stride + pair;
+            let own = &x[row + lane % 4usize * comptime!(work.form.apart())..];
+            let mut columns = place.columns;
+            if comptime!(work.single) {
+                columns = comptime!(work.halves()).runtime();
+            }
+            let to = [step, comptime!(to + group * count)];
+            load_some(values, own, ahead, to, wanted as u32, columns as u32, work);
+        } else {
+            let last = place.columns - 1usize;
+            let column = select(wanted < last, wanted, last);
+            let row = (place.row + column) * place.x_stride + pair;
+            let own = &x[row + lane % 4usize * comptime!(work.form.apart())..];
             #[unroll]
             for n in 0..count {
-                let (c, half) = comptime!((n / 2, n % 2));
-                let spans = comptime!(count / 4);
-                let start = comptime!(c / spans * 4 * block + c % spans * 16);
-                let at = comptime!(ahead + start / 8 + half);
+                let at = comptime!(ahead + work.form.vector(n));
                 if comptime!(work.early) {
                     values[comptime!(to + group * count + n)] = load_vector(own, at, work);
                 } else {
                     values[comptime!(to + group * count + n)] = own[at];
                 }
             }
-        } else {
-            let own = &x[row + lane % 4usize..];
-            #[unroll]
-            for c in 0..count {
-                values[comptime!(to + group * count + c)] = own[comptime!(ahead + c * 4)];
-            }
         }
     }
+}
+
+/// The activations of a pair for lanes that have a column of so many. What the others hold is anything, as are the sums of
+/// these columns, which nobody reads: a load of 16 bytes occupies the cache as long for a lane that reads what another one
+/// reads as for any, and not at all for one that asks for nothing.
+///
+/// - to: the step, and where in `values`
+#[cube]
+fn load_some(
+    values: &mut Array<Vector<u32, N4>>,
+    from: &[Vector<u32, N4>],
+    #[comptime] ahead: usize,
+    #[comptime] to: [usize; 2],
+    column: u32,
+    columns: u32,
+    #[comptime] work: Work,
+) {
+    let address = from.as_ptr();
+    gpu_asm!(
+        "{text} /* {a} {c} {n} */",
+        text = const loads(ahead, to, work), a = in(_) address, c = in(_) column, n = in(_) columns, options(nomem),
+    );
+    #[unroll]
+    for n in 0..comptime!(work.form.pair() / 32) {
+        let value: Vector<u32, N4>;
+        gpu_asm!(
+            "mov.v4.b32 {v}, {{{text}}};",
+            v = out(_) value, text = const registers(to[0], to[1] + n), options(nomem),
+        );
+        values[comptime!(to[1] + n)] = value;
+    }
+}
+
+/// The registers of a vector of activations: a text with several results has to name them itself.
+fn registers(step: usize, to: usize) -> String {
+    let names: Vec<String> = (0..4).map(|i| format!("x{step}_{to}_{i}")).collect();
+    names.join(", ")
+}
+
+/// Loads all vectors of a pair or none. Operands: the address of the first one, the column, how many there are.
+fn loads(ahead: usize, [step, to]: [usize; 2], work: Work) -> String {
+    let (mut names, mut loads) = (String::new(), String::new());
+    for n in 0..work.form.pair() / 32 {
+        let vector = registers(step, to + n);
+        let offset = (ahead + work.form.vector(n)) * 16;
+        let _ = writeln!(names, ".reg .b32 {vector};");
+        let _ = writeln!(loads, "ld.global.nc.v4.u32 {{{vector}}}, [$0+{offset}];");
+    }
+    // One jump: of conditions the compiler makes a jump of every load.
+    format!(
+        "{names}{{ .reg .pred none; setp.ge.u32 none, $1, $2; @none bra behind;\n{loads}behind: }}"
+    )
 }

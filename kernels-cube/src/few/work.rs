@@ -59,6 +59,24 @@ impl Form {
         matches!(self, Self::Tiles(_))
     }
 
+    /// Vectors of activations of a column between one of its four lanes and the next.
+    pub(super) const fn apart(self) -> usize {
+        match self {
+            Self::Tiles(scaled) => scaled.block / 8,
+            Self::Rows { .. } => 1,
+        }
+    }
+
+    /// Where the `n`-th vector of activations of a lane and a pair is behind its first.
+    pub(super) const fn vector(self, n: usize) -> usize {
+        match self {
+            // Two of a chunk of 64 columns, or four where a block is in two chunks; a span behind is the next.
+            Self::Tiles(scaled) if scaled.block == 16 => n / 2 * 8 + n % 2,
+            Self::Tiles(_) => n / 4 * 16 + n % 4,
+            Self::Rows { .. } => n * 4,
+        }
+    }
+
     /// Words of scales that a lane takes of a tile in one step.
     pub(super) const fn scales(self) -> usize {
         match self {
@@ -119,6 +137,8 @@ pub(super) struct Work {
     pub(super) stays: bool,
     /// Whether it loads its activations with them.
     pub(super) early: bool,
+    /// Whether lanes without a column jump over the loads of activations.
+    pub(super) jumps: bool,
 }
 
 impl Work {
@@ -170,6 +190,8 @@ impl Work {
             blocks: false,
             stays: form.is_tiles() && each * tiles * form.vectors() <= ROOM && patient,
             early: form.is_tiles() && tiles == 1 && each <= EARLY && once,
+            // Where all loads come first, the jump is in their way.
+            jumps: !form.is_tiles() || mode == Mode::Dense && !patient,
         }
     }
 
