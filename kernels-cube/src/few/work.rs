@@ -172,13 +172,14 @@ impl Work {
         // its loads wait for; and scales of 8-bit codes, which the compiler loads late. Elsewhere its order was faster.
         let once = mode != Mode::Dense && jobs == 1;
         let patient = once || weights.tiles(mode) >= TALL || (bytes && form.scales() > 0);
+        let single = columns == if split { 2 } else { 1 };
         Self {
             mode,
             form,
             tiles,
             groups: columns.div_ceil(COLUMNS),
             split,
-            single: columns == if split { 2 } else { 1 },
+            single,
             planes: all.div_ceil(each),
             of_expert: all.div_ceil(each) / slots,
             each,
@@ -190,8 +191,8 @@ impl Work {
             blocks: false,
             stays: form.is_tiles() && each * tiles * form.vectors() <= ROOM && patient,
             early: form.is_tiles() && tiles == 1 && each <= EARLY && once,
-            // Where all loads come first, the jump is in their way.
-            jumps: !form.is_tiles() || mode == Mode::Dense && !patient,
+            // Where all loads of tiles come first, the jump is in their way; rows have no registers left for more columns.
+            jumps: mode == Mode::Dense && if form.is_tiles() { !patient } else { single },
         }
     }
 
