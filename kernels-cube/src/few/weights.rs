@@ -7,9 +7,8 @@ use cubecl::prelude::*;
 use super::kernel::Place;
 use super::work::{COLUMNS, Form, Mode, ROWS, Work};
 use crate::Buffer;
-use crate::packed::tiles::decode::{
-    bytes0, bytes1, mma, mul_bf16x2, scale_bf16, values0, values1, values2, values3,
-};
+use crate::matrix_units::Instructions;
+use crate::packed::tiles::decode::{mma, operand, scale_bf16};
 use crate::packed::tiles::{self};
 
 type N4 = Const<4>;
@@ -426,20 +425,19 @@ fn add_tile(
         let hi = scale_bf16(scale[word_of_scales], comptime!(span * 2 + 1), scaled);
         #[unroll]
         for b in 0..4usize {
-            if comptime!(scaled.bytes) {
-                let vector = words[comptime!(from * vectors + c * 2 + b / 2)];
-                let upper = vector.extract(comptime!(b % 2 * 2));
-                let lower = vector.extract(comptime!(b % 2 * 2 + 1));
-                a[0] = mul_bf16x2(bytes0(upper), lo);
-                a[1] = mul_bf16x2(bytes0(lower), hi);
-                a[2] = mul_bf16x2(bytes1(upper), lo);
-                a[3] = mul_bf16x2(bytes1(lower), hi);
-            } else {
-                let word = words[comptime!(from * vectors + c)].extract(b);
-                a[0] = mul_bf16x2(values0(word), lo);
-                a[1] = mul_bf16x2(values1(word), hi);
-                a[2] = mul_bf16x2(values2(word), lo);
-                a[3] = mul_bf16x2(values3(word), hi);
+            let parts = comptime!(4 / scaled.vectors());
+            let codes = words[comptime!(from * vectors + c * scaled.vectors() + b / parts)];
+            let four = operand(
+                codes,
+                lo,
+                hi,
+                comptime!(b % parts),
+                scaled,
+                Instructions::Native,
+            );
+            #[unroll]
+            for n in 0..4usize {
+                a[n] = four.extract(n);
             }
             #[unroll]
             for group in 0..work.groups {

@@ -30,7 +30,6 @@ use crate::few::Weights;
 use crate::linear::Taps;
 use crate::matrix_units::Instructions;
 use crate::packed::tiles::{Activations, ColumnOrder};
-use crate::warpgroup as warpgroups;
 use kernel::Launch;
 use work::{Form, Mode, Work};
 
@@ -75,7 +74,7 @@ pub fn order(client: &Client, weights: &[&Weights]) -> ColumnOrder {
     let blocks: Option<Vec<usize>> = weights.iter().map(|weights| block_of(weights)).collect();
     match blocks.as_deref() {
         Some([first, rest @ ..])
-            if rest.iter().all(|block| block == first) && warpgroups::runs_on(client) =>
+            if rest.iter().all(|block| block == first) && crate::warpgroup::runs_on(client) =>
         {
             ColumnOrder::Products(*first)
         }

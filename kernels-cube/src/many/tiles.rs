@@ -7,9 +7,7 @@ use super::stage::{STAGES, Stage, copy};
 use super::work::{GROUP, VECTORS, Work};
 use crate::matrix_units::{Exchange, commit, exchange, mma, read_behind, spot, wait};
 use crate::packed::tiles::ROWS;
-use crate::packed::tiles::decode::{
-    bytes0, bytes1, scale_bf16, scaled, values0, values1, values2, values3,
-};
+use crate::packed::tiles::decode::{operand, scale_bf16};
 
 type N4 = Const<4>;
 
@@ -235,23 +233,14 @@ fn decode(
     #[comptime] work: Work,
 ) {
     let of = comptime!(work.form.scaled());
-    let how = work.instructions;
     #[unroll]
     for b in 0..2usize {
-        let at = comptime!((i * 2 + b) * 4);
-        if comptime!(of.bytes) {
-            let upper = vector.extract(comptime!(b * 2));
-            let lower = vector.extract(comptime!(b * 2 + 1));
-            a[at] = scaled(bytes0(upper), lo, of, how);
-            a[comptime!(at + 1)] = scaled(bytes0(lower), hi, of, how);
-            a[comptime!(at + 2)] = scaled(bytes1(upper), lo, of, how);
-            a[comptime!(at + 3)] = scaled(bytes1(lower), hi, of, how);
-        } else {
-            let word = vector.extract(comptime!(half * 2 + b));
-            a[at] = scaled(values0(word), lo, of, how);
-            a[comptime!(at + 1)] = scaled(values1(word), hi, of, how);
-            a[comptime!(at + 2)] = scaled(values2(word), lo, of, how);
-            a[comptime!(at + 3)] = scaled(values3(word), hi, of, how);
+        // Half a chunk is half a vector, of 8-bit codes a whole one.
+        let part = comptime!(if of.bytes { b } else { half * 2 + b });
+        let four = operand(vector, lo, hi, part, of, work.instructions);
+        #[unroll]
+        for n in 0..4usize {
+            a[comptime!((i * 2 + b) * 4 + n)] = four.extract(n);
         }
     }
 }

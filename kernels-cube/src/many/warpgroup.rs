@@ -8,9 +8,7 @@ use super::stage::{STAGES, Stage, copy};
 use super::tiles::{load_scales, load_words};
 use super::work::Work;
 use crate::matrix_units::{commit, spot, wait};
-use crate::packed::tiles::decode::{
-    bytes0, bytes1, mul_bf16x2, scale_bf16, values0, values1, values2, values3,
-};
+use crate::packed::tiles::decode::{operand, scale_bf16};
 use crate::warpgroup::{self, STEPS};
 
 type N4 = Const<4>;
@@ -118,23 +116,17 @@ fn decode(
         let hi = scale_bf16(scale[i], comptime!(span * 2 + 1), of);
         #[unroll]
         for step in 0..STEPS {
-            let mut four = Vector::<u32, N4>::empty();
-            if comptime!(of.bytes) {
-                let vector = words[comptime!(step / 2 * tiles + i)];
-                let upper = vector.extract(comptime!(step % 2 * 2));
-                let lower = vector.extract(comptime!(step % 2 * 2 + 1));
-                four.insert(0usize, mul_bf16x2(bytes0(upper), lo));
-                four.insert(1usize, mul_bf16x2(bytes0(lower), hi));
-                four.insert(2usize, mul_bf16x2(bytes1(upper), lo));
-                four.insert(3usize, mul_bf16x2(bytes1(lower), hi));
-            } else {
-                let word = words[i].extract(step);
-                four.insert(0usize, mul_bf16x2(values0(word), lo));
-                four.insert(1usize, mul_bf16x2(values1(word), hi));
-                four.insert(2usize, mul_bf16x2(values2(word), lo));
-                four.insert(3usize, mul_bf16x2(values3(word), hi));
-            }
-            a[comptime!(c % 2 * STEPS * tiles + step * tiles + i)] = four;
+            // Four parts are one vector, of 8-bit codes two.
+            let parts = comptime!(STEPS / of.vectors());
+            let codes = words[comptime!(step / parts * tiles + i)];
+            a[comptime!(c % 2 * STEPS * tiles + step * tiles + i)] = operand(
+                codes,
+                lo,
+                hi,
+                comptime!(step % parts),
+                of,
+                work.instructions,
+            );
         }
     }
 }

@@ -140,6 +140,35 @@ pub(crate) fn mul_bf16x2(a: u32, b: u32) -> u32 {
     d
 }
 
+/// A part of a vector of codes as the first operand of a product, times the scales of rows `g` and `g + 8`: of codes of 4 bits
+/// a word is a part, of codes of 8 bits two.
+#[cube]
+pub(crate) fn operand(
+    codes: Vector<u32, N4>,
+    lo: u32,
+    hi: u32,
+    #[comptime] part: usize,
+    #[comptime] of: Scaled,
+    #[comptime] instructions: Instructions,
+) -> Vector<u32, N4> {
+    let mut four = Vector::<u32, N4>::empty();
+    if comptime!(of.bytes) {
+        let upper = codes.extract(comptime!(part * 2));
+        let lower = codes.extract(comptime!(part * 2 + 1));
+        four.insert(0usize, scaled(bytes0(upper), lo, of, instructions));
+        four.insert(1usize, scaled(bytes0(lower), hi, of, instructions));
+        four.insert(2usize, scaled(bytes1(upper), lo, of, instructions));
+        four.insert(3usize, scaled(bytes1(lower), hi, of, instructions));
+    } else {
+        let word = codes.extract(part);
+        four.insert(0usize, scaled(values0(word), lo, of, instructions));
+        four.insert(1usize, scaled(values1(word), hi, of, instructions));
+        four.insert(2usize, scaled(values2(word), lo, of, instructions));
+        four.insert(3usize, scaled(values3(word), hi, of, instructions));
+    }
+    four
+}
+
 /// Two decoded values times a scale that [`scale_bf16`] gave: with [`mul_bf16x2`], or in plain code, which takes no subnormal
 /// number for what it is.
 #[cube]
