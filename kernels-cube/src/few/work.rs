@@ -191,8 +191,11 @@ impl Work {
             blocks: false,
             stays: form.is_tiles() && each * tiles * form.vectors() <= ROOM && patient,
             early: form.is_tiles() && tiles == 1 && each <= EARLY && once,
-            // Where all loads of tiles come first, the jump is in their way; rows have no registers left for more columns.
-            jumps: mode == Mode::Dense && if form.is_tiles() { !patient } else { single },
+            // Where all loads of tiles come first, the jump is in their way; rows have no registers left for more columns. Not
+            // below a condition: a compiler that made two of it would find the names of its registers twice.
+            jumps: mode == Mode::Dense
+                && all.is_multiple_of(each)
+                && if form.is_tiles() { !patient } else { single },
         }
     }
 
