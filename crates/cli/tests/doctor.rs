@@ -2,7 +2,10 @@
 
 mod common;
 
-use common::{demo, run};
+use std::io::{BufRead, BufReader};
+use std::process::Stdio;
+
+use common::{demo, program, run};
 
 #[test]
 fn the_processor_can_run_a_model() {
@@ -45,6 +48,25 @@ fn every_kernel_is_checked() {
         kernels.iter().all(|kernel| kernel["ok"] == true),
         "{kernels:#?}"
     );
+}
+
+#[test]
+fn a_kernel_has_its_line_before_the_others_are_checked() {
+    let mut doctor = program()
+        .args(["doctor", "--kernels", "--device", "cpu"])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    let mut lines = BufReader::new(doctor.stdout.take().unwrap()).lines();
+    let mut kernel = lines.find(|line| line.as_ref().unwrap().starts_with("kernel"));
+    let first = kernel.take().unwrap().unwrap();
+    assert!(first.contains("right, largest error"), "{first}");
+    let ended = doctor.try_wait().unwrap();
+    let others = lines.filter(|line| line.as_ref().unwrap().starts_with("kernel"));
+    assert!(others.count() > 10, "every kernel has a line");
+    assert!(doctor.wait().unwrap().success());
+    assert_eq!(ended, None, "the others were still to be checked");
 }
 
 #[test]

@@ -1,6 +1,5 @@
 //! `burn-omni doctor`: devices, drivers and tools, and whether the chosen device can run a model.
 
-use std::fmt::Write;
 use std::path::PathBuf;
 
 use burn_omni_ops::check::{
@@ -80,6 +79,9 @@ struct Kernel {
 pub(crate) fn doctor(args: &DoctorArgs, output: &Output) -> Result<(), Failure> {
     let chosen = args.device.device.open(output);
     let mut report = Report::new(args);
+    if !args.json {
+        output::data(&report.text())?;
+    }
     let verdict = chosen.and_then(|found| {
         report.device = Some(found.name.clone());
         let probe = Kernel::check(&CHECKS[0], &found);
@@ -93,23 +95,22 @@ pub(crate) fn doctor(args: &DoctorArgs, output: &Output) -> Result<(), Failure> 
             let filling = filling::runs_on(&found.device).then_some(&FILLING);
             let w4a4 = has_w4a4(&found.device).then_some(&W4A4);
             let step = Decoder::runs_on(&found.device).then_some([&STEP, &CHOICE]);
-            report.kernels = CHECKS
-                .iter()
-                .chain(filling)
-                .chain(w4a4)
-                .chain(step.into_iter().flatten())
-                .map(|check| Kernel::check(check, &found))
-                .collect();
+            let checks = CHECKS.iter().chain(filling).chain(w4a4);
+            for check in checks.chain(step.into_iter().flatten()) {
+                let kernel = Kernel::check(check, &found);
+                // Where kernels are compiled first, all of them take a minute.
+                if !args.json {
+                    output::data(&kernel.text())?;
+                }
+                report.kernels.push(kernel);
+            }
         }
         wrong_kernels(&report.kernels, &found)
     });
     report.ok = verdict.is_ok();
     if args.json {
         output::json(&report)?;
-    } else {
-        output::data(&report.text())?;
-    }
-    if verdict.is_ok() && !args.json {
+    } else if verdict.is_ok() {
         let device = report.device.unwrap_or_default();
         output.note(format!(
             "--device {}: {device} can run a model",
@@ -156,6 +157,15 @@ impl Kernel {
         }
     }
 
+    /// The verdict as people read it.
+    fn text(&self) -> String {
+        let verdict = match self.error {
+            Some(error) if self.ok => format!("right, largest error {error:.1e}"),
+            _ => format!("WRONG: {}", self.complaint()),
+        };
+        line("kernel", &format!("{:<18}{verdict}", self.name))
+    }
+
     fn complaint(&self) -> String {
         match (&self.crash, self.error) {
             (Some(crash), _) => format!("`{}` crashed: {crash}", self.name),
@@ -193,13 +203,10 @@ impl Report {
         }
     }
 
-    /// The report as people read it.
+    /// The report as people read it, but for the kernels: those are said as they are checked.
     fn text(&self) -> String {
         let mut text = String::new();
-        let mut line = |name: &str, value: &str| {
-            // Writing to a text cannot fail.
-            let _ = writeln!(text, "{name:<12}{value}");
-        };
+        let mut line = |name: &str, value: &str| text += &line(name, value);
         line("burn-omni", self.version);
         line("features", &self.features.join(", "));
         line("processor", &self.processor.text());
@@ -214,15 +221,13 @@ impl Report {
         let missing = "not found, so videos cannot be read, but for gifs and folders of frames";
         line("ffmpeg", self.ffmpeg.as_deref().unwrap_or(missing));
         line("ffprobe", self.ffprobe.as_deref().unwrap_or(missing));
-        for kernel in &self.kernels {
-            let verdict = match kernel.error {
-                Some(error) if kernel.ok => format!("right, largest error {error:.1e}"),
-                _ => format!("WRONG: {}", kernel.complaint()),
-            };
-            line("kernel", &format!("{:<18}{verdict}", kernel.name));
-        }
         text
     }
+}
+
+/// A line of the report.
+fn line(name: &str, value: &str) -> String {
+    format!("{name:<12}{value}\n")
 }
 
 impl Processor {
