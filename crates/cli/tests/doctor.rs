@@ -58,13 +58,14 @@ fn a_kernel_has_its_line_before_the_others_are_checked() {
         .stderr(Stdio::null())
         .spawn()
         .unwrap();
-    let mut lines = BufReader::new(doctor.stdout.take().unwrap()).lines();
-    let mut kernel = lines.find(|line| line.as_ref().unwrap().starts_with("kernel"));
-    let first = kernel.take().unwrap().unwrap();
+    let lines = BufReader::new(doctor.stdout.take().unwrap()).lines();
+    let mut kernels = lines
+        .map(Result::unwrap)
+        .filter(|line| line.starts_with("kernel"));
+    let first = kernels.next().unwrap();
     assert!(first.contains("right, largest error"), "{first}");
     let ended = doctor.try_wait().unwrap();
-    let others = lines.filter(|line| line.as_ref().unwrap().starts_with("kernel"));
-    assert!(others.count() > 10, "every kernel has a line");
+    assert!(kernels.count() > 10, "every kernel has a line");
     assert!(doctor.wait().unwrap().success());
     assert_eq!(ended, None, "the others were still to be checked");
 }
