@@ -21,6 +21,7 @@ pub(super) struct Planes {
     outputs: Shared<[Vector<f32, N2>]>,
 }
 
+/// Room for it.
 #[cube]
 pub(super) fn planes() -> Planes {
     Planes {
@@ -58,7 +59,8 @@ pub(super) fn share(planes: &mut Planes, peak: &Array<f32>, o: &Array<Vector<f32
     }
 }
 
-/// What all planes found of this plane's head: the sum of the values; the largest score and the sum go to `peak`.
+/// What all planes found of this plane's head: the sum of the values. The largest score and the sum are added to `peak`, which
+/// has none before.
 #[cube]
 pub(super) fn join_planes(planes: &Planes, peak: &mut Array<f32>) -> Vector<f32, N4> {
     let plane = UNIT_POS_Y as usize;
@@ -128,7 +130,9 @@ pub(super) fn join_cubes(
     value
 }
 
-/// Writes the head, divided by the sum, in two halves of bf16 that are `columns / 4` vectors apart.
+/// Writes the head, divided by the sum, in two halves of bf16.
+///
+/// - at, columns: where it begins, and how far the halves are apart, in vectors of four numbers
 #[cube]
 pub(super) fn write(
     a: &mut [Vector<u32, N2>],

@@ -53,7 +53,7 @@ pub(super) fn load_rows(
 
 /// A load that stays where it is written.
 #[cube]
-pub(super) fn load(from: &mut [Vector<u32, N4>], at: usize) -> Vector<u32, N4> {
+fn load(from: &mut [Vector<u32, N4>], at: usize) -> Vector<u32, N4> {
     let address = from[at..].as_ptr();
     let value: Vector<u32, N4>;
     gpu_asm!("ld.volatile.global.v4.u32 {v}, [{a}];", v = out(_) value, a = in(_) address);
