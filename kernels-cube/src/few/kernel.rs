@@ -186,12 +186,6 @@ fn few_kernel<Y: Float>(
         columns,
         x_stride: x_stride as usize,
     };
-    let mut words =
-        Array::<Vector<u32, N4>>::new(comptime!(work.each * work.tiles * work.form.vectors()));
-    let mut scale = Array::<u32>::new(comptime!(
-        work.each * work.tiles * work.form.scales().max(1)
-    ));
-    load(&mut words, &mut scale, codes, scales, &place, work);
     let mut early = Array::<Vector<u32, N4>>::new(comptime!(if work.early {
         work.each * work.values()
     } else {
@@ -203,6 +197,12 @@ fn few_kernel<Y: Float>(
             load_values(&mut early, x, &place, i, comptime!(i * work.values()), work);
         }
     }
+    let mut words =
+        Array::<Vector<u32, N4>>::new(comptime!(work.each * work.tiles * work.form.vectors()));
+    let mut scale = Array::<u32>::new(comptime!(
+        work.each * work.tiles * work.form.scales().max(1)
+    ));
+    load(&mut words, &mut scale, codes, scales, &place, work);
     // What the sums are multiplied with at the end is on its way before they are formed.
     let mut gain = Array::<f32>::new(comptime!(2 * work.tiles));
     load_gains(&mut gain, gains, &place, work);

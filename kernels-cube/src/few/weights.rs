@@ -205,7 +205,7 @@ fn load_tile(
     for n in 0..chunks {
         let c = comptime!(work.nth(n, chunks));
         let offset = comptime!((ahead * chunks + c) * 32);
-        words[comptime!(to * chunks + c)] = load_vector(own, offset, work);
+        words[comptime!(to * chunks + c)] = load_weights(own, offset, work);
     }
     if comptime!(work.form.scaled().in_sums()) {
         // Of rows `lane / 4` and 8 more.
@@ -214,6 +214,34 @@ fn load_tile(
         scale[comptime!(2 * to + 1)] = load_word(own, comptime!(ahead * ROWS + ROWS / 2), work);
     } else if comptime!(work.form.scaled().in_values()) {
         scale[to] = load_word(&scales[at * 32usize + lane..], comptime!(ahead * 32), work);
+    }
+}
+
+/// A load of weights that passes the caches as [`Work::hints`] say; it keeps its place where [`load_vector`] does.
+#[cube]
+fn load_weights(
+    from: &[Vector<u32, N4>],
+    #[comptime] at: usize,
+    #[comptime] work: Work,
+) -> Vector<u32, N4> {
+    if comptime!(work.hints().is_empty()) {
+        load_vector(from, at, work)
+    } else if comptime!(work.stays) {
+        let address = from.as_ptr();
+        let value: Vector<u32, N4>;
+        gpu_asm!(
+            "ld.global.nc{hints}.v4.u32 {v}, [{a}+{o}];",
+            hints = const work.hints(), v = out(_) value, a = in(_) address, o = const at * 16, options(nomem),
+        );
+        value
+    } else {
+        let address = from.as_ptr();
+        let value: Vector<u32, N4>;
+        gpu_asm!(
+            "ld.global.nc{hints}.v4.u32 {v}, [{a}+{o}];",
+            hints = const work.hints(), v = out(_) value, a = in(_) address, o = const at * 16, options(pure, nomem),
+        );
+        value
     }
 }
 
@@ -287,7 +315,7 @@ fn load_rows(
                 // Meets zeros.
                 at = select(at < place.width, at, place.width - 1usize);
             }
-            words[comptime!(to * count + c * 2 + half)] = own[at];
+            words[comptime!(to * count + c * 2 + half)] = load_weights(&own[at..], 0usize, work);
         }
     }
 }

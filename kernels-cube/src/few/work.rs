@@ -135,8 +135,11 @@ pub(super) struct Work {
     pub(super) blocks: bool,
     /// Whether a plane has room for all its weights, and loads them before it multiplies any.
     pub(super) stays: bool,
-    /// Whether it loads its activations with them.
+    /// Whether it loads its activations before them: what a plane asks for comes back in the order of asking, and the
+    /// second cache has activations.
     pub(super) early: bool,
+    /// Whether packed weights pass the first cache by.
+    pub(super) passes: bool,
     /// Whether lanes without a column jump over the loads of activations.
     pub(super) jumps: bool,
 }
@@ -153,10 +156,13 @@ impl Work {
         let bytes = form.is_bytes();
         // Many planes with a pair each hide latency better than few with many; where there are many cubes, fewer and
         // longer planes cost less. Measured: see benches/NOTES.md.
+        let tall = mode == Mode::Dense && weights.tiles(mode) >= TALL;
+        let single = columns == if split { 2 } else { 1 };
         let (tiles, wanted) = match mode {
-            Mode::Dense if weights.tiles(mode) >= TALL && bytes => (ROOM / form.vectors(), 1),
-            Mode::Dense if weights.tiles(mode) >= TALL && form.is_tiles() => (2, 2),
-            Mode::Dense if weights.tiles(mode) >= TALL => (1, 4),
+            Mode::Dense if tall && bytes => (ROOM / form.vectors(), 1),
+            Mode::Dense if tall && form.is_tiles() && single => (1, 2),
+            Mode::Dense if tall && form.is_tiles() => (2, 2),
+            Mode::Dense if tall => (1, 4),
             Mode::GateUp if form.is_tiles() && jobs == 1 => (1, 2),
             Mode::GateUp if form.is_tiles() => (2, 2),
             Mode::Down if jobs > 2 && bytes => (2, 4),
@@ -171,8 +177,7 @@ impl Work {
         // One row of activations through many experts, and a vocabulary: a cube on its own has too little to do to hide what
         // its loads wait for; and scales of 8-bit codes, which the compiler loads late. Elsewhere its order was faster.
         let once = mode != Mode::Dense && jobs == 1;
-        let patient = once || weights.tiles(mode) >= TALL || (bytes && form.scales() > 0);
-        let single = columns == if split { 2 } else { 1 };
+        let patient = once || tall || (bytes && form.scales() > 0);
         Self {
             mode,
             form,
@@ -190,7 +195,14 @@ impl Work {
             warms: false,
             blocks: false,
             stays: form.is_tiles() && each * tiles * form.vectors() <= ROOM && patient,
-            early: form.is_tiles() && tiles == 1 && each <= EARLY && once,
+            early: form.is_tiles()
+                && tiles == 1
+                && each <= EARLY
+                && (once || mode == Mode::Dense && single && !tall),
+            passes: match mode {
+                Mode::Dense => single || tall && !bytes,
+                Mode::GateUp | Mode::Down => once,
+            },
             // Where all loads of tiles come first, the jump is in their way; rows have no registers left for more columns. Not
             // below a condition: a compiler that made two of it would find the names of its registers twice.
             jumps: mode == Mode::Dense
@@ -213,8 +225,6 @@ impl Work {
     /// The input is a row that is yet to be divided by its root mean square.
     pub(super) const fn normed(mut self, row: &Row) -> Self {
         self.squares = Some(row.width.div_ceil(ROWS).div_ceil(32));
-        // There is time for them while the squares are added.
-        self.early = self.early || self.form.is_tiles() && self.tiles == 1 && self.each <= EARLY;
         self
     }
 
@@ -235,6 +245,16 @@ impl Work {
         self.tiles = 1;
         self.residual = true;
         self
+    }
+
+    /// How a load of weights passes the caches: packed ones are read once, so that the first cache has no use for them; of
+    /// rows of bf16 it holds a line for the next load, which brings its neighbour along.
+    pub(super) const fn hints(&self) -> &'static str {
+        match self.form {
+            Form::Tiles(_) if self.passes => ".L1::no_allocate",
+            Form::Tiles(_) => "",
+            Form::Rows { .. } => ".L1::evict_first.L2::128B",
+        }
     }
 
     /// Which of `count` loads is the `n`-th.
