@@ -219,6 +219,10 @@ fn load_tile(
 
 /// A load of weights that passes the caches as [`Work::hints`] say; it keeps its place where [`load_vector`] does.
 #[cube]
+#[allow(
+    clippy::if_same_then_else,
+    reason = "a pure load may be moved, the other may not"
+)]
 fn load_weights(
     from: &[Vector<u32, N4>],
     #[comptime] at: usize,
