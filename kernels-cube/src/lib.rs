@@ -14,6 +14,7 @@
 //! | [`attention()`] | `[rows, heads, head_dim] x [keys, kv_heads, head_dim]` | online softmax over tiles of keys; many rows on matrix units |
 //! | [`map`], [`swiglu`] | `[rows, width]` | one unit an element |
 //! | [`snake`], [`add_scaled`], [`depthwise_conv1d`] | `[rows, channels]` | one unit some channels of a row |
+//! | [`extend`] | `[rows, width]` | one unit some numbers of a row |
 //! | [`route()`] | `[rows, experts]` | one cube a row |
 //! | [`draw_words`], [`draw_floats`], [`copy`] | any number | one unit a word |
 //! | [`write_rows`], [`read_rows`] | `[rows, heads, width]` | one unit a number, or four of E4M3 |
@@ -46,6 +47,7 @@ mod reduce;
 mod rope;
 mod route;
 mod store;
+mod stream;
 mod units;
 mod warpgroup;
 
@@ -60,4 +62,5 @@ pub use norm::{NormParameters, norm};
 pub use rope::{Angles, normed_rope, rope};
 pub use route::{Routes, route};
 pub use store::{read_rows, write_rows};
+pub use stream::extend;
 pub use units::{On, Units};

@@ -84,6 +84,12 @@ pub trait OmniOps: Backend {
         bias: FloatTensor<Self>,
     ) -> FloatTensor<Self>;
 
+    /// See [`crate::extend`].
+    fn extend(
+        kept: FloatTensor<Self>,
+        x: FloatTensor<Self>,
+    ) -> (FloatTensor<Self>, FloatTensor<Self>);
+
     /// See [`crate::route`].
     fn route(
         logits: FloatTensor<Self>,

@@ -46,6 +46,7 @@ pub const CHECKS: &[Check] = &[
     check("add_scaled", add_scaled),
     check("depthwise_conv1d", depthwise_conv1d),
     check("route and experts", experts),
+    check("extend", extend),
     check("causal_conv1d", causal_conv1d),
     check("unpack", unpack),
     check("packed_linear", packed_linear),
@@ -414,6 +415,24 @@ fn depthwise_conv1d(bench: &mut Bench<'_>) {
             let bias = bench.input([width]);
             let expected = reference::depthwise_conv1d(x.1, weight.1, bias.1);
             bench.compare(crate::depthwise_conv1d(x.0, weight.0, bias.0), expected);
+        }
+    }
+}
+
+fn extend(bench: &mut Bench<'_>) {
+    for (rows, width) in FLAT {
+        // Fewer rows than are kept, as many, and more; rows that lie apart, too.
+        for reach in [1, rows, rows + 5] {
+            let kept = bench.input([reach, width]);
+            let wide = bench.input([rows, 2 * width]);
+            let right = |x: &Tensor<2>| x.clone().slice(s![.., width..]);
+            let part = Pair(right(&wide.0), right(&wide.1));
+            for x in [bench.input([rows, width]), part] {
+                let found = crate::extend(kept.0.clone(), x.0);
+                let expected = reference::extend(kept.1.clone(), x.1);
+                bench.compare(found.0, expected.0);
+                bench.compare(found.1, expected.1);
+            }
         }
     }
 }

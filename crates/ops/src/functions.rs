@@ -187,6 +187,17 @@ pub fn depthwise_conv1d(x: Tensor<2>, weight: Tensor<2>, bias: Tensor<1>) -> Ten
     ))
 }
 
+/// New rows of a stream behind those that were kept of it, and of all together the last, as many as were kept: what a causal
+/// convolution takes, and what it will need again. Each is in memory of its own, which nobody keeps alive for a part of it.
+///
+/// # Shapes
+/// - kept: `[reach, width]`, x: `[rows, width]`, of one dtype
+/// - output: `[reach + rows, width]` and `[reach, width]`
+pub fn extend(kept: Tensor<2>, x: Tensor<2>) -> (Tensor<2>, Tensor<2>) {
+    let (all, last) = Dispatch::extend(kept.into_dispatch(), x.into_dispatch());
+    (Tensor::from_dispatch(all), Tensor::from_dispatch(last))
+}
+
 /// Chooses the experts of each row: softmax over all experts in f32, the `top_k` largest, divided by their sum when
 /// `normalize` is set (`norm_topk_prob`).
 ///

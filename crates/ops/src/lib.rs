@@ -21,6 +21,7 @@
 //! | [`write_rows`], [`KvStore::write`] | `[capacity, heads, width]` | a copy of rows | one unit a number or a word, in place |
 //! | [`drawn`], [`Packed::drawn`], [`copy`] | any | in parallel | one unit a number |
 //! | [`add_scaled`], [`depthwise_conv1d`] | `[rows, channels]` | row kernel | one unit some channels of a row |
+//! | [`extend`] | `[reach, width]`, `[rows, width]` | copies of rows | one unit some numbers of a row |
 //! | [`causal_conv1d`] | `[history + rows, in] x [out, taps * in]` | product over overlapping rows | the same |
 
 #[cfg(feature = "vulkan")]
@@ -63,9 +64,9 @@ pub use backend::OmniOps;
 pub use draw::{COPY_WORDS, Words, copy, drawn, drawn_float, drawn_gain};
 pub use fault::Fault;
 pub use functions::{
-    Routes, add_scaled, attention, causal_conv1d, depthwise_conv1d, experts, gelu, gelu_tanh,
-    has_w4a4, layer_norm, linear, normed_rope, packed_experts, packed_linear, rms_norm, rope,
-    route, snake, swiglu, unpack, write_rows,
+    Routes, add_scaled, attention, causal_conv1d, depthwise_conv1d, experts, extend, gelu,
+    gelu_tanh, has_w4a4, layer_norm, linear, normed_rope, packed_experts, packed_linear, rms_norm,
+    rope, route, snake, swiglu, unpack, write_rows,
 };
 pub use kv::{KvFormat, KvStore, attention_over};
 pub use memory::for_good;

@@ -138,6 +138,14 @@ pub fn depthwise_conv1d(x: Tensor<2>, weight: Tensor<2>, bias: Tensor<1>) -> Ten
     })
 }
 
+/// See [`crate::extend`].
+pub fn extend(kept: Tensor<2>, x: Tensor<2>) -> (Tensor<2>, Tensor<2>) {
+    let rows = x.dims()[0];
+    let all = Tensor::cat(vec![kept, x], 0);
+    let last = all.clone().slice(s![rows.., ..]);
+    (all, last)
+}
+
 /// See [`crate::route`].
 pub fn route(logits: Tensor<2>, top_k: usize, normalize: bool) -> Routes {
     let dtype = logits.dtype();

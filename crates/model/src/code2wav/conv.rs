@@ -1,6 +1,7 @@
 //! Convolutions in time whose state is the end of their input.
 
 use burn::tensor::{DType, Device, Tensor, s};
+use burn_omni_ops as ops;
 use burn_omni_quant::{Linear, Weight, Weights};
 use rayon::prelude::*;
 
@@ -43,10 +44,8 @@ impl History {
     /// - x: `[rows, width]`
     /// - output: `[reach + rows, width]`
     pub(super) fn extend(&mut self, x: Tensor<2>) -> Tensor<2> {
-        let [reach, _] = self.0.dims();
-        let all = Tensor::cat(vec![self.0.clone(), x], 0);
-        let [rows, _] = all.dims();
-        self.0 = own(all.clone().slice(s![rows - reach.., ..]));
+        let (all, last) = ops::extend(self.0.clone(), x);
+        self.0 = last;
         all
     }
 }
@@ -127,12 +126,16 @@ impl TransposedConv {
     /// - x: `[rows, width]`
     /// - output: `[rows * rate, out]`, one row's less at the begin of a stream
     pub(super) fn forward(&self, x: Tensor<2>, last: &mut LastRow) -> Option<Tensor<2>> {
-        let x = match last.0.take() {
-            Some(row) => Tensor::cat(vec![row, x], 0),
-            None => x,
+        let (x, end) = match last.0.take() {
+            Some(row) => ops::extend(row, x),
+            None => {
+                let rows = x.dims()[0];
+                let end = own(x.clone().slice(s![rows - 1.., ..]));
+                (x, end)
+            }
         };
+        last.0 = Some(end);
         let [rows, _] = x.dims();
-        last.0 = Some(own(x.clone().slice(s![rows - 1.., ..])));
         if rows == 1 {
             return None;
         }

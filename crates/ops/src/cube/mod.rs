@@ -75,6 +75,10 @@ impl OmniOps for CubeBackend {
         rows::depthwise_conv1d(x, weight, bias)
     }
 
+    fn extend(kept: F, x: F) -> (F, F) {
+        rows::extend(kept, x)
+    }
+
     fn route(logits: F, top_k: usize, normalize: bool) -> (I, F) {
         products::route(logits, top_k, normalize)
     }

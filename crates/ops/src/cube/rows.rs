@@ -77,6 +77,16 @@ pub(super) fn depthwise_conv1d(x: F, weight: F, bias: F) -> F {
     tensor(&like, y, [rows, x.width], like.dtype)
 }
 
+pub(super) fn extend(kept: F, x: F) -> (F, F) {
+    let like = x.clone();
+    let (kept, x) = (matrix(cast(kept, like.dtype)), matrix(x));
+    let [all, last] = kernels::extend(&like.client, &kept, &x);
+    (
+        tensor(&like, all, [kept.rows + x.rows, x.width], like.dtype),
+        tensor(&like, last, [kept.rows, x.width], like.dtype),
+    )
+}
+
 /// Written in place even when somebody else holds the store.
 pub(super) fn write(store: F, rows: F, at: usize) -> F {
     let rows = heads(rows);

@@ -64,7 +64,7 @@ pub(super) fn add_scaled(y: FlexTensor, x: &FlexTensor, scale: &FlexTensor) -> F
 }
 
 /// The tensor itself if its elements lie side by side and nothing else is in its memory, else a copy of which this is so.
-fn owned(x: FlexTensor) -> FlexTensor {
+pub(super) fn owned(x: FlexTensor) -> FlexTensor {
     let full = x.bytes().len() == x.layout().num_elements() * size_of::<f32>();
     if x.is_contiguous() && full {
         x

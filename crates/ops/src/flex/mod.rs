@@ -82,6 +82,13 @@ impl OmniOps for Flex {
         conv::depthwise_conv1d(&x, &weight, &bias)
     }
 
+    fn extend(kept: F, x: F) -> (F, F) {
+        let [rows, reach] = [&x, &kept].map(|part| part.layout().shape()[0]);
+        let all = Self::float_cat(vec![kept, x], 0);
+        let last = Self::float_slice(all.clone(), &[(rows..rows + reach).into()]);
+        (all, elementwise::owned(last))
+    }
+
     fn route(logits: F, top_k: usize, normalize: bool) -> (IntTensor<Flex>, F) {
         experts::route(&logits, top_k, normalize)
     }
