@@ -154,10 +154,10 @@ impl Work {
     ) -> Self {
         let (form, pairs) = (weights.form(), weights.pairs());
         let bytes = form.is_bytes();
-        // Many planes with a pair each hide latency better than few with many; where there are many cubes, fewer and
-        // longer planes cost less. Measured: see benches/NOTES.md.
         let tall = mode == Mode::Dense && weights.tiles(mode) >= TALL;
         let single = columns == if split { 2 } else { 1 };
+        // Many planes with a pair each hide latency better than few with many; where there are many cubes, fewer and
+        // longer planes cost less. Measured: see benches/NOTES.md.
         let (tiles, wanted) = match mode {
             Mode::Dense if tall && bytes => (ROOM / form.vectors(), 1),
             Mode::Dense if tall && form.is_tiles() && single => (1, 2),
