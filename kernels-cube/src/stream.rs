@@ -8,7 +8,7 @@ use crate::{Buffer, Matrix, grid};
 /// New rows of a stream behind those that were kept of it, and of all together the last, as many as were kept.
 ///
 /// # Shapes
-/// - kept: `[reach, width]`, x: `[rows, width]`, of one type
+/// - kept: `[reach, width]`, x: `[rows, width]`, of one type, both of at least one row
 /// - output: `[reach + rows, width]` and `[reach, width]`
 #[must_use]
 pub fn extend(client: &Client, kept: &Matrix, x: &Matrix) -> [Buffer; 2] {

@@ -191,7 +191,7 @@ pub fn depthwise_conv1d(x: Tensor<2>, weight: Tensor<2>, bias: Tensor<1>) -> Ten
 /// convolution takes, and what it will need again. Each is in memory of its own, which nobody keeps alive for a part of it.
 ///
 /// # Shapes
-/// - kept: `[reach, width]`, x: `[rows, width]`, of one dtype
+/// - kept: `[reach, width]`, x: `[rows, width]`, of one dtype, both of at least one row
 /// - output: `[reach + rows, width]` and `[reach, width]`
 pub fn extend(kept: Tensor<2>, x: Tensor<2>) -> (Tensor<2>, Tensor<2>) {
     let (all, last) = Dispatch::extend(kept.into_dispatch(), x.into_dispatch());
