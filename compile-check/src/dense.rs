@@ -3,7 +3,9 @@
 use burn_omni_kernels::few::{Rows, SEVERAL, Weights, few};
 use burn_omni_kernels::many::{self, Plan, Product};
 use burn_omni_kernels::packed::tiles::{Activations, ColumnOrder};
-use burn_omni_kernels::{Buffer, Taps};
+use burn_omni_kernels::{
+    Buffer, Matrix, NormParameters, Taps, norm_rounded, snaked, swiglu_rounded,
+};
 use cubecl_core::frontend::Scalar;
 use cubecl_core::prelude::*;
 
@@ -14,10 +16,16 @@ use crate::products::MANY;
 pub(crate) fn launch(client: &Client, model: &Model, note: &mut dyn FnMut(String)) {
     let made = Made { client };
     for &[rows, width] in &model.linears {
-        for (taps, has_bias) in [(1, false), (1, true), (7, true)] {
-            made.product([rows, width], taps, has_bias);
+        for (taps, has_bias, has_onto) in [
+            (1, false, false),
+            (1, true, false),
+            (1, true, true),
+            (7, true, false),
+        ] {
+            made.product([rows, width], taps, [has_bias, has_onto]);
         }
     }
+    made.rounded();
     note(format!("{} bf16 products", model.name));
     for experts in &model.experts {
         let [hidden, inner] = [experts.hidden, experts.intermediate];
@@ -33,7 +41,7 @@ struct Made<'a> {
 }
 
 impl Made<'_> {
-    fn product(&self, [out, width]: [usize; 2], count: usize, has_bias: bool) {
+    fn product(&self, [out, width]: [usize; 2], count: usize, [has_bias, has_onto]: [bool; 2]) {
         let weights = self.weights([1, out, count * width]);
         let taps = Taps { count, dilation: 1 };
         let plain = count == 1 && !has_bias;
@@ -46,15 +54,39 @@ impl Made<'_> {
                     few(self.client, &weights, (&x, rows), &y);
                     continue;
                 }
-                let bias = self.buffer::<f32>(out);
+                let (bias, onto) = (self.buffer::<f32>(out), self.buffer::<f32>(rows * out));
                 let product = Product {
                     taps,
                     bias: has_bias.then_some(&bias),
+                    onto: has_onto.then_some(&onto),
                     ..Product::new(&weights, &x, rows)
                 };
                 many::many(self.client, product, &y);
             }
         }
+    }
+
+    /// What stands before products, and rounds their rows.
+    fn rounded(&self) {
+        let width = 96;
+        let rows = |rows| Matrix {
+            buffer: self.buffer::<f32>(rows * width),
+            rows,
+            width,
+            stride: width,
+        };
+        let (kept, x) = (rows(6), rows(100));
+        let snake = [(); 2].map(|()| self.buffer::<f32>(width));
+        for kept in [None, Some(&kept)] {
+            let _ = snaked(self.client, (kept, &x), snake.each_ref(), true);
+        }
+        let parameters = NormParameters {
+            weight: &snake[0],
+            bias: None,
+            eps: 1e-6,
+        };
+        let _ = norm_rounded(self.client, &x, parameters, true);
+        let _ = swiglu_rounded(self.client, &x, true);
     }
 
     fn experts(&self, [rows, slots, count]: [usize; 3], [hidden, inner]: [usize; 2]) {

@@ -4,6 +4,8 @@ use cubecl::prelude::*;
 
 use crate::linear::vector;
 use crate::math::{erf, silu, sine_squared, tanh};
+use crate::packed::tiles::Activations;
+use crate::packed::tiles::activations::write_rounded;
 use crate::{Buffer, Matrix, grid};
 
 /// A function of one number.
@@ -51,30 +53,60 @@ fn map_kernel<X: Float>(
 pub fn swiglu(client: &Client, gate_up: &Matrix) -> Buffer {
     let width = gate_up.width / 2;
     let len = gate_up.rows * width;
-    let elem = gate_up.buffer.elem;
-    let y = Buffer::empty(client, elem, len);
-    let (count, dim) = grid::flat(len);
-    let (from, stride) = (gate_up.buffer.arg(), gate_up.stride);
-    swiglu_kernel::launch(client, count, dim, from, y.arg(), len, width, stride, elem);
+    let y = Buffer::empty(client, gate_up.buffer.elem, len);
+    swiglu_into(client, gate_up, (&y, false));
     y
 }
 
+/// [`swiglu`] as matrix units take it: rounded to bf16, with `split` what rounding took away behind each row.
+///
+/// # Shapes
+/// - gate_up: `[rows, 2 * width]`
+/// - output: bf16 `[rows, 1 or 2, width]`
+#[must_use]
+pub fn swiglu_rounded(client: &Client, gate_up: &Matrix, split: bool) -> Activations {
+    let len = gate_up.rows * gate_up.width / if split { 1 } else { 2 };
+    let y = Buffer::empty(client, half::bf16::elem_type_native(), len);
+    swiglu_into(client, gate_up, (&y, split));
+    Activations::new(y, split)
+}
+
+fn swiglu_into(client: &Client, gate_up: &Matrix, (y, split): (&Buffer, bool)) {
+    let width = gate_up.width / 2;
+    let len = gate_up.rows * width;
+    let (count, dim) = grid::flat(len);
+    swiglu_kernel::launch(
+        client,
+        count,
+        dim,
+        gate_up.buffer.arg(),
+        y.arg(),
+        len,
+        width,
+        gate_up.stride,
+        split,
+        [gate_up.buffer.elem, y.elem],
+    );
+}
+
 #[cube(launch)]
-fn swiglu_kernel<X: Float>(
+fn swiglu_kernel<X: Float, Y: Float>(
     gate_up: &[X],
-    y: &mut [X],
+    y: &mut [Y],
     len: usize,
     width: usize,
     stride: usize,
-    #[define(X)] _elem: ElemType,
+    #[comptime] split: bool,
+    #[define(X, Y)] _elems: [ElemType; 2],
 ) {
     if ABSOLUTE_POS < len {
-        let at = ABSOLUTE_POS / width * stride + ABSOLUTE_POS % width;
+        let (row, column) = (ABSOLUTE_POS / width, ABSOLUTE_POS % width);
+        let at = row * stride + column;
         let (gate, up) = (
             f32::cast_from(gate_up[at]),
             f32::cast_from(gate_up[at + width]),
         );
-        y[ABSOLUTE_POS] = X::cast_from(silu(gate) * up);
+        write_rounded::<Y>(y, row, column, width, silu(gate) * up, split);
     }
 }
 
@@ -121,15 +153,29 @@ fn snake_kernel<X: Float, P: Float, N: Size>(
     if ABSOLUTE_POS < len {
         let channel = ABSOLUTE_POS % width;
         let value = Vector::<f32, N>::cast_from(x[ABSOLUTE_POS / width * stride + channel]);
-        let angle = value * Vector::cast_from(alpha[channel]);
-        let mut waves = Vector::<f32, N>::new(0.0f32);
-        #[unroll]
-        for i in 0..N::value() {
-            waves.insert(i, sine_squared(angle.extract(i)));
-        }
-        y[ABSOLUTE_POS] =
-            Vector::cast_from(value + waves * Vector::cast_from(inverse_beta[channel]));
+        let value = snake_of::<N>(
+            value,
+            Vector::cast_from(alpha[channel]),
+            Vector::cast_from(inverse_beta[channel]),
+        );
+        y[ABSOLUTE_POS] = Vector::cast_from(value);
     }
+}
+
+/// `x + sin(alpha * x)^2 * inverse_beta`.
+#[cube]
+pub(crate) fn snake_of<N: Size>(
+    x: Vector<f32, N>,
+    alpha: Vector<f32, N>,
+    inverse_beta: Vector<f32, N>,
+) -> Vector<f32, N> {
+    let angle = x * alpha;
+    let mut waves = Vector::<f32, N>::new(0.0f32);
+    #[unroll]
+    for i in 0..N::value() {
+        waves.insert(i, sine_squared(angle.extract(i)));
+    }
+    x + waves * inverse_beta
 }
 
 /// `y + x * scale`, a channel a column.

@@ -9,12 +9,12 @@
 //! | launcher | shapes | kernel |
 //! |---|---|---|
 //! | [`linear()`] | `[rows, depth] x [out, depth]`, or causal convolution | lanes along a row of the weight; tiles |
-//! | [`norm()`] | `[rows, heads, width]` | one cube a head |
+//! | [`norm()`], [`norm_rounded`] | `[rows, heads, width]` | one cube a head |
 //! | [`rope()`], [`normed_rope()`] | `[rows, heads, width]` | one unit a pair; lanes along a head |
 //! | [`attention()`] | `[rows, heads, head_dim] x [keys, kv_heads, head_dim]` | online softmax over tiles of keys; many rows on matrix units |
-//! | [`map`], [`swiglu`] | `[rows, width]` | one unit an element |
+//! | [`map`], [`swiglu`], [`swiglu_rounded`] | `[rows, width]` | one unit an element |
 //! | [`snake`], [`add_scaled`], [`depthwise_conv1d`] | `[rows, channels]` | one unit some channels of a row |
-//! | [`extend`] | `[rows, width]` | one unit some numbers of a row |
+//! | [`extend`], [`snaked`] | `[rows, width]` | one unit some numbers of a row |
 //! | [`route()`] | `[rows, experts]` | one cube a row |
 //! | [`draw_words`], [`draw_floats`], [`copy`] | any number | one unit a word |
 //! | [`write_rows`], [`read_rows`] | `[rows, heads, width]` | one unit a number, or four of E4M3 |
@@ -51,16 +51,16 @@ mod stream;
 mod units;
 mod warpgroup;
 
-pub use activation::{Function, add_scaled, depthwise_conv1d, map, snake, swiglu};
+pub use activation::{Function, add_scaled, depthwise_conv1d, map, snake, swiglu, swiglu_rounded};
 pub use attention::{Attention, Seen, attention};
 pub use buffer::{Buffer, Heads, Matrix};
 pub use draw::{COPY_WORDS, Drawn, copy, draw_floats, draw_words};
 pub use e4m3::E4M3;
 pub use experts::{ExpertMatrices, experts};
 pub use linear::{Product, Taps, linear};
-pub use norm::{NormParameters, norm};
+pub use norm::{NormParameters, norm, norm_rounded};
 pub use rope::{Angles, normed_rope, rope};
 pub use route::{Routes, route};
 pub use store::{read_rows, write_rows};
-pub use stream::extend;
+pub use stream::{extend, snaked, snaked_into};
 pub use units::{On, Units};

@@ -9,7 +9,7 @@ use burn_omni_kernels::many::{self, Blocking, Plan, Product, sum_slots};
 use burn_omni_kernels::matrix_units::Instructions;
 use burn_omni_kernels::packed::tiles::{Activations, ColumnOrder, activations};
 use burn_omni_kernels::packed::{Coding, Scaling, Shape};
-use burn_omni_kernels::{Buffer, Matrix, Taps};
+use burn_omni_kernels::{Buffer, Matrix, Taps, snaked_into};
 use cubecl::prelude::*;
 use half::bf16;
 
@@ -121,48 +121,121 @@ fn products_are_those_of_their_numbers() {
         tiles,
         groups,
     };
-    // Output rows, rows of the matrix, numbers of a row of x, taps, their distance.
+    // Output rows, rows of the matrix, numbers of a row of x, taps, their distance; halves; bias, and rows that are added to.
     let cases = [
-        ([20, 33, 64, 1, 1], true, true, blocking(4, 1, 1, 2)),
-        ([20, 33, 64, 1, 1], false, false, blocking(2, 1, 2, 2)),
-        ([70, 130, 200, 1, 1], true, true, blocking(2, 2, 2, 2)),
-        ([5, 1, 8, 1, 1], true, false, blocking(1, 1, 1, 1)),
-        ([33, 40, 24, 7, 3], true, true, blocking(2, 1, 1, 4)),
-        ([33, 96, 96, 7, 9], false, true, blocking(4, 1, 2, 4)),
-        ([9, 16, 72, 2, 1], true, false, blocking(1, 1, 2, 1)),
+        ([20, 33, 64, 1, 1], true, [true, true], blocking(4, 1, 1, 2)),
+        (
+            [20, 33, 64, 1, 1],
+            false,
+            [false, true],
+            blocking(2, 1, 2, 2),
+        ),
+        (
+            [70, 130, 200, 1, 1],
+            true,
+            [true, false],
+            blocking(2, 2, 2, 2),
+        ),
+        ([5, 1, 8, 1, 1], true, [false, false], blocking(1, 1, 1, 1)),
+        ([33, 40, 24, 7, 3], true, [true, true], blocking(2, 1, 1, 4)),
+        (
+            [33, 96, 96, 7, 9],
+            false,
+            [true, false],
+            blocking(4, 1, 2, 4),
+        ),
+        (
+            [9, 16, 72, 2, 1],
+            true,
+            [false, false],
+            blocking(1, 1, 2, 1),
+        ),
     ];
-    for ([rows, out, width, count, dilation], split, has_bias, blocking) in cases {
+    for ([rows, out, width, count, dilation], split, [has_bias, has_onto], blocking) in cases {
         let taps = Taps { count, dilation };
         let inputs = rows + (count - 1) * dilation;
         let (x, values) = activations(&client, &mut random, [inputs, width], split);
         let (weights, matrix) = weights(&client, &mut random, [1, out, count * width]);
         let bias = numbers(&mut random, out);
-        let on_device = Buffer::of(&client, &bias);
+        let onto = numbers(&mut random, rows * out);
+        let [bias_there, onto_there] = [&bias, &onto].map(|all| Buffer::of(&client, all));
         let y = poisoned(&client, rows * out);
         let product = Product {
             weights: &weights,
             x: &x,
             rows,
             taps,
-            bias: has_bias.then_some(&on_device),
+            bias: has_bias.then_some(&bias_there),
+            onto: has_onto.then_some(&onto_there),
             blocking,
             instructions: Instructions::Plain,
         };
         many::many(&client, product, &y);
         let mut expected = Vec::new();
-        for row in 0..rows {
-            for (matrix, bias) in matrix.chunks(count * width).zip(&bias) {
+        for (row, onto) in onto.chunks(out).enumerate() {
+            let added = bias.iter().zip(onto);
+            for (matrix, (bias, onto)) in matrix.chunks(count * width).zip(added) {
                 let sum: f64 = (0..count)
                     .map(|tap| {
                         let from = (row + tap * dilation) * width;
                         dot(&values[from..from + width], &matrix[tap * width..][..width])
                     })
                     .sum();
-                expected.push(sum + if has_bias { f64::from(*bias) } else { 0.0 });
+                let added = [(has_bias, bias), (has_onto, onto)];
+                let added = added.iter().filter(|(has, _)| *has);
+                expected.push(sum + added.map(|(_, x)| f64::from(**x)).sum::<f64>());
             }
         }
         let what = format!("{rows} rows, {out}x{width}, {taps:?}, split {split}, {blocking:?}");
         assert_close(&read(&client, &y), &expected, &what);
+    }
+}
+
+#[test]
+fn rows_of_a_stream_are_activated_and_split() {
+    let Some(client) = client() else { return };
+    let mut random = Random(4);
+    // Rows that were kept, new ones, numbers of a row.
+    let cases = [
+        ([0, 5, 24], true),
+        ([3, 5, 24], true),
+        ([9, 2, 7], true),
+        ([4, 70, 96], false),
+    ];
+    for ([reach, rows, width], split) in cases {
+        let alpha = numbers(&mut random, width);
+        let inverse_beta = numbers(&mut random, width);
+        let all = numbers(&mut random, (reach + rows) * width);
+        let matrix = |rows, all: &[f32]| Matrix {
+            buffer: Buffer::of(&client, all),
+            rows,
+            width,
+            stride: width,
+        };
+        let kept = (reach > 0).then(|| matrix(reach, &all[..reach * width]));
+        let x = matrix(rows, &all[reach * width..]);
+        let snake = [&alpha, &inverse_beta].map(|all| Buffer::of(&client, all));
+        let halves = if split { 2 } else { 1 };
+        let found = poisoned(&client, (reach + rows) * halves * width);
+        let stream = (kept.as_ref(), &x);
+        let last = snaked_into(&client, stream, snake.each_ref(), &found, split);
+        // Whatever takes the halves takes f32 here, which holds the first whole and leaves nothing for the second.
+        let expected = all.chunks(width).flat_map(|row| {
+            let parts = row.iter().zip(alpha.iter().zip(&inverse_beta));
+            let high = parts.map(|(x, (alpha, inverse_beta))| {
+                let [x, alpha, beta] = [x, alpha, inverse_beta].map(|x| f64::from(*x));
+                x + (alpha * x).sin().powi(2) * beta
+            });
+            let low = std::iter::repeat_n(0.0, (halves - 1) * width);
+            high.chain(low).collect::<Vec<_>>()
+        });
+        let expected: Vec<f64> = expected.collect();
+        let what = format!("{reach} and {rows} rows of {width}");
+        assert_close(&read(&client, &found), &expected, &what);
+        assert_eq!(last.is_some(), reach > 0);
+        if let Some(last) = last {
+            assert_eq!(read(&client, &last), all[rows * width..], "{what}");
+        }
     }
 }
 

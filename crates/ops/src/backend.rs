@@ -114,6 +114,38 @@ pub trait OmniOps: Backend {
         dilation: usize,
     ) -> FloatTensor<Self>;
 
+    /// See [`crate::rms_norm_linear`].
+    fn rms_norm_linear(
+        x: FloatTensor<Self>,
+        norm: FloatTensor<Self>,
+        weight: FloatTensor<Self>,
+        eps: f64,
+    ) -> FloatTensor<Self>;
+
+    /// See [`crate::swiglu_linear`].
+    fn swiglu_linear(gate_up: FloatTensor<Self>, weight: FloatTensor<Self>) -> FloatTensor<Self>;
+
+    /// See [`crate::snake_conv1d`].
+    fn snake_conv1d(
+        kept: FloatTensor<Self>,
+        x: FloatTensor<Self>,
+        alpha: FloatTensor<Self>,
+        inverse_beta: FloatTensor<Self>,
+        weight: FloatTensor<Self>,
+        bias: FloatTensor<Self>,
+        dilation: usize,
+    ) -> (FloatTensor<Self>, FloatTensor<Self>);
+
+    /// See [`crate::add_snake_linear`].
+    fn add_snake_linear(
+        y: FloatTensor<Self>,
+        x: FloatTensor<Self>,
+        alpha: FloatTensor<Self>,
+        inverse_beta: FloatTensor<Self>,
+        weight: FloatTensor<Self>,
+        bias: FloatTensor<Self>,
+    ) -> FloatTensor<Self>;
+
     /// See [`crate::write_rows`].
     fn write_rows(
         store: FloatTensor<Self>,

@@ -48,6 +48,10 @@ pub const CHECKS: &[Check] = &[
     check("route and experts", experts),
     check("extend", extend),
     check("causal_conv1d", causal_conv1d),
+    check("rms_norm_linear", rms_norm_linear),
+    check("swiglu_linear", swiglu_linear),
+    check("snake_conv1d", snake_conv1d),
+    check("add_snake_linear", add_snake_linear),
     check("unpack", unpack),
     check("packed_linear", packed_linear),
     check("packed_experts", packed_experts),
@@ -485,6 +489,101 @@ fn causal_conv1d(bench: &mut Bench<'_>) {
             let bias = bench.input([out]);
             let expected = reference::causal_conv1d(x.1.clone(), weight.1, bias.1, dilation);
             let found = crate::causal_conv1d(x.0.clone(), weight.0, bias.0, dilation);
+            bench.compare(found, expected);
+        }
+    }
+}
+
+/// Rows, their width and outputs: few and many, of whole and of partial tiles.
+const PRODUCTS: [[usize; 3]; 5] = [
+    [1, 8, 8],
+    [25, 256, 70],
+    [30, 200, 40],
+    [100, 96, 96],
+    [60, 136, 5],
+];
+
+fn rms_norm_linear(bench: &mut Bench<'_>) {
+    for [rows, width, out] in PRODUCTS {
+        let (x, norm) = (bench.input([rows, width]), bench.input([width]));
+        for dtype in [DType::F32, DType::BF16] {
+            let weight = bench.stored([out, width], dtype);
+            let found = crate::rms_norm_linear(x.0.clone(), (norm.0.clone(), 1e-6), weight.0);
+            let expected =
+                reference::rms_norm_linear(x.1.clone(), (norm.1.clone(), 1e-6), weight.1);
+            bench.compare(found, expected);
+        }
+    }
+}
+
+fn swiglu_linear(bench: &mut Bench<'_>) {
+    for [rows, width, out] in PRODUCTS {
+        let gate_up = bench.changed([rows, 2 * width], |x| x * 4.0);
+        for dtype in [DType::F32, DType::BF16] {
+            let weight = bench.stored([out, width], dtype);
+            let found = crate::swiglu_linear(gate_up.0.clone(), weight.0);
+            let expected = reference::swiglu_linear(gate_up.1.clone(), weight.1);
+            bench.compare(found, expected);
+        }
+    }
+}
+
+fn snake_conv1d(bench: &mut Bench<'_>) {
+    for (rows, taps, dilation, width, out) in [
+        (3, 7, 1, 8, 8),
+        (90, 7, 9, 5, 1),
+        (100, 7, 9, 48, 70),
+        (40, 7, 3, 200, 200),
+        (30, 2, 1, 256, 1100),
+    ] {
+        let rows = [(taps - 1) * dilation, rows].map(|rows| bench.input([rows, width]));
+        let [kept, x] = rows;
+        let snake = [2.0, 1.5].map(|least| bench.changed([width], |x| x + least));
+        let [alpha, beta] = snake;
+        for dtype in [DType::F32, DType::BF16] {
+            let weight = bench.stored([out, taps * width], dtype);
+            let bias = bench.input([out]);
+            let found = crate::snake_conv1d(
+                [kept.0.clone(), x.0.clone()],
+                [alpha.0.clone(), beta.0.clone()],
+                weight.0,
+                bias.0,
+                dilation,
+            );
+            let expected = reference::snake_conv1d(
+                [kept.1.clone(), x.1.clone()],
+                [alpha.1.clone(), beta.1.clone()],
+                weight.1,
+                bias.1,
+                dilation,
+            );
+            bench.compare(found.0, expected.0);
+            bench.compare(found.1, expected.1);
+        }
+    }
+}
+
+fn add_snake_linear(bench: &mut Bench<'_>) {
+    for (rows, width, out) in [(3, 8, 8), (90, 5, 7), (100, 96, 96), (40, 200, 1100)] {
+        let (y, x) = (bench.input([rows, out]), bench.input([rows, width]));
+        let [alpha, beta] = [2.0, 1.5].map(|least| bench.changed([width], |x| x + least));
+        for dtype in [DType::F32, DType::BF16] {
+            let weight = bench.stored([out, width], dtype);
+            let bias = bench.input([out]);
+            let found = crate::add_snake_linear(
+                y.0.clone(),
+                x.0.clone(),
+                [alpha.0.clone(), beta.0.clone()],
+                weight.0,
+                bias.0,
+            );
+            let expected = reference::add_snake_linear(
+                y.1.clone(),
+                x.1.clone(),
+                [alpha.1.clone(), beta.1.clone()],
+                weight.1,
+                bias.1,
+            );
             bench.compare(found, expected);
         }
     }

@@ -249,6 +249,92 @@ pub fn causal_conv1d(
     ))
 }
 
+/// [`linear`] of [`rms_norm`] of rows of one head, without a bias.
+///
+/// # Shapes
+/// - x: `[rows, in]`
+/// - norm: `[in]`
+/// - weight: `[out, in]`
+/// - output: `[rows, out]`
+pub fn rms_norm_linear(
+    x: Tensor<2>,
+    (norm, eps): (Tensor<1>, f64),
+    weight: Tensor<2>,
+) -> Tensor<2> {
+    Tensor::from_dispatch(Dispatch::rms_norm_linear(
+        x.into_dispatch(),
+        norm.into_dispatch(),
+        weight.into_dispatch(),
+        eps,
+    ))
+}
+
+/// [`linear`] of [`swiglu`], without a bias.
+///
+/// # Shapes
+/// - gate_up: `[rows, 2 * in]`
+/// - weight: `[out, in]`
+/// - output: `[rows, out]`
+pub fn swiglu_linear(gate_up: Tensor<2>, weight: Tensor<2>) -> Tensor<2> {
+    Tensor::from_dispatch(Dispatch::swiglu_linear(
+        gate_up.into_dispatch(),
+        weight.into_dispatch(),
+    ))
+}
+
+/// [`causal_conv1d`] of [`snake`] of a stream's rows, the new ones behind those that were kept of it; and of all rows as they
+/// came the last, as many as were kept. What was kept is not behind the activation: its silence is silence.
+///
+/// # Shapes
+/// - kept: `[(taps - 1) * dilation, in]`, x: `[rows, in]`, of one dtype, both of at least one row
+/// - alpha, inverse_beta: `[in]`
+/// - weight: `[out, taps * in]`, taps outermost, oldest first
+/// - bias: `[out]`
+/// - output: `[rows, out]`, and as `kept`
+pub fn snake_conv1d(
+    [kept, x]: [Tensor<2>; 2],
+    [alpha, inverse_beta]: [Tensor<1>; 2],
+    weight: Tensor<2>,
+    bias: Tensor<1>,
+    dilation: usize,
+) -> (Tensor<2>, Tensor<2>) {
+    let (y, last) = Dispatch::snake_conv1d(
+        kept.into_dispatch(),
+        x.into_dispatch(),
+        alpha.into_dispatch(),
+        inverse_beta.into_dispatch(),
+        weight.into_dispatch(),
+        bias.into_dispatch(),
+        dilation,
+    );
+    (Tensor::from_dispatch(y), Tensor::from_dispatch(last))
+}
+
+/// `y + snake(x) * weight^T + bias`: see [`snake`].
+///
+/// # Shapes
+/// - y, output: `[rows, out]`
+/// - x: `[rows, in]`
+/// - alpha, inverse_beta: `[in]`
+/// - weight: `[out, in]`
+/// - bias: `[out]`
+pub fn add_snake_linear(
+    y: Tensor<2>,
+    x: Tensor<2>,
+    [alpha, inverse_beta]: [Tensor<1>; 2],
+    weight: Tensor<2>,
+    bias: Tensor<1>,
+) -> Tensor<2> {
+    Tensor::from_dispatch(Dispatch::add_snake_linear(
+        y.into_dispatch(),
+        x.into_dispatch(),
+        alpha.into_dispatch(),
+        inverse_beta.into_dispatch(),
+        weight.into_dispatch(),
+        bias.into_dispatch(),
+    ))
+}
+
 /// The values of a packed matrix in f32.
 ///
 /// # Shapes

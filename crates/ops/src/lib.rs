@@ -23,6 +23,8 @@
 //! | [`add_scaled`], [`depthwise_conv1d`] | `[rows, channels]` | row kernel | one unit some channels of a row |
 //! | [`extend`] | `[reach, width]`, `[rows, width]` | copies of rows | one unit some numbers of a row |
 //! | [`causal_conv1d`] | `[history + rows, in] x [out, taps * in]` | product over overlapping rows | the same |
+//! | [`rms_norm_linear`], [`swiglu_linear`] | `[rows, in] x [out, in]` | one after the other | two launches on matrix units |
+//! | [`snake_conv1d`], [`add_snake_linear`] | `[rows, in] x [out, taps * in]` | one after the other | two launches on matrix units |
 
 #[cfg(feature = "vulkan")]
 pub mod adapter;
@@ -64,9 +66,10 @@ pub use backend::OmniOps;
 pub use draw::{COPY_WORDS, Words, copy, drawn, drawn_float, drawn_gain};
 pub use fault::Fault;
 pub use functions::{
-    Routes, add_scaled, attention, causal_conv1d, depthwise_conv1d, experts, extend, gelu,
-    gelu_tanh, has_w4a4, layer_norm, linear, normed_rope, packed_experts, packed_linear, rms_norm,
-    rope, route, snake, swiglu, unpack, write_rows,
+    Routes, add_scaled, add_snake_linear, attention, causal_conv1d, depthwise_conv1d, experts,
+    extend, gelu, gelu_tanh, has_w4a4, layer_norm, linear, normed_rope, packed_experts,
+    packed_linear, rms_norm, rms_norm_linear, rope, route, snake, snake_conv1d, swiglu,
+    swiglu_linear, unpack, write_rows,
 };
 pub use kv::{KvFormat, KvStore, attention_over};
 pub use memory::for_good;

@@ -204,6 +204,45 @@ pub fn causal_conv1d(
     linear(Tensor::cat(seen, 1), weight, Some(bias))
 }
 
+/// See [`crate::rms_norm_linear`].
+pub fn rms_norm_linear(
+    x: Tensor<2>,
+    (norm, eps): (Tensor<1>, f64),
+    weight: Tensor<2>,
+) -> Tensor<2> {
+    let normed = rms_norm(x.unsqueeze_dim(1), norm, eps).squeeze_dim(1);
+    linear(normed, weight, None)
+}
+
+/// See [`crate::swiglu_linear`].
+pub fn swiglu_linear(gate_up: Tensor<2>, weight: Tensor<2>) -> Tensor<2> {
+    linear(swiglu(gate_up), weight, None)
+}
+
+/// See [`crate::snake_conv1d`].
+pub fn snake_conv1d(
+    [kept, x]: [Tensor<2>; 2],
+    [alpha, inverse_beta]: [Tensor<1>; 2],
+    weight: Tensor<2>,
+    bias: Tensor<1>,
+    dilation: usize,
+) -> (Tensor<2>, Tensor<2>) {
+    let (all, last) = extend(kept, x);
+    let y = causal_conv1d(snake(all, alpha, inverse_beta), weight, bias, dilation);
+    (y, last)
+}
+
+/// See [`crate::add_snake_linear`].
+pub fn add_snake_linear(
+    y: Tensor<2>,
+    x: Tensor<2>,
+    [alpha, inverse_beta]: [Tensor<1>; 2],
+    weight: Tensor<2>,
+    bias: Tensor<1>,
+) -> Tensor<2> {
+    y + linear(snake(x, alpha, inverse_beta), weight, Some(bias))
+}
+
 /// See [`crate::unpack`]; codes and scales are in checkpoint order. The values are formed on the host.
 pub fn unpack(
     codes: Tensor<1, Int>,

@@ -95,15 +95,86 @@ impl Linear {
         }
     }
 
+    /// [`Linear::forward`] of rows behind a root-mean-square norm.
+    ///
+    /// # Shapes
+    /// - x: `[rows, in]`
+    /// - norm: `[in]`, with its epsilon
+    /// - output: `[rows, out]`
+    #[must_use]
+    pub fn forward_normed(&self, x: Tensor<2>, (norm, eps): (Tensor<1>, f64)) -> Tensor<2> {
+        match self.dense() {
+            Some(weight) => ops::rms_norm_linear(x, (norm, eps), weight),
+            None => {
+                let normed = ops::rms_norm(x.unsqueeze_dim(1), norm, eps);
+                self.forward(normed.squeeze_dim(1))
+            }
+        }
+    }
+
+    /// [`Linear::forward`] of `silu(gate) * up`.
+    ///
+    /// # Shapes
+    /// - gate_up: `[rows, 2 * in]`
+    /// - output: `[rows, out]`
+    #[must_use]
+    pub fn forward_gated(&self, gate_up: Tensor<2>) -> Tensor<2> {
+        match self.dense() {
+            Some(weight) => ops::swiglu_linear(gate_up, weight),
+            None => self.forward(ops::swiglu(gate_up)),
+        }
+    }
+
+    /// The matrix, where it is not packed and there is nothing else.
+    fn dense(&self) -> Option<Tensor<2>> {
+        match &self.weight {
+            Weight::Dense(weight) if self.bias.is_none() && self.factor.is_none() => {
+                Some(weight.clone())
+            }
+            _ => None,
+        }
+    }
+
     /// Applies a convolution kernel whose matrix this is: see [`ops::causal_conv1d`].
     ///
     /// # Panics
     /// When the kernel has no bias, or is packed; those of this model family have one and are unpacked on loading.
     #[must_use]
     pub fn causal_conv1d(&self, x: Tensor<2>, dilation: usize) -> Tensor<2> {
+        let (weight, bias) = self.kernel();
+        ops::causal_conv1d(x, weight, bias, dilation)
+    }
+
+    /// The same of a stream's rows behind an activation: see [`ops::snake_conv1d`].
+    ///
+    /// # Panics
+    /// As [`Linear::causal_conv1d`].
+    #[must_use]
+    pub fn snake_conv1d(
+        &self,
+        rows: [Tensor<2>; 2],
+        snake: [Tensor<1>; 2],
+        dilation: usize,
+    ) -> (Tensor<2>, Tensor<2>) {
+        let (weight, bias) = self.kernel();
+        ops::snake_conv1d(rows, snake, weight, bias, dilation)
+    }
+
+    /// A kernel of one tap, of rows behind an activation, added to `y`: see [`ops::add_snake_linear`].
+    ///
+    /// # Panics
+    /// As [`Linear::causal_conv1d`].
+    #[must_use]
+    pub fn add_snake_linear(&self, y: Tensor<2>, x: Tensor<2>, snake: [Tensor<1>; 2]) -> Tensor<2> {
+        let (weight, bias) = self.kernel();
+        ops::add_snake_linear(y, x, snake, weight, bias)
+    }
+
+    /// The parts of a convolution kernel.
+    fn kernel(&self) -> (Tensor<2>, Tensor<1>) {
         let bias = self.bias.clone().expect("convolution kernels have a bias");
         match &self.weight {
-            Weight::Dense(weight) => ops::causal_conv1d(x, weight.clone(), bias, dilation),
+            Weight::Dense(weight) => (weight.clone(), bias),
             Weight::Packed(_) => panic!("convolution kernels are not kept packed"),
         }
     }

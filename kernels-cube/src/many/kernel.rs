@@ -31,6 +31,7 @@ pub(super) struct Launch<'a> {
 }
 
 impl Launch<'_> {
+    /// - shares: of [`Mode::Down`]; of [`Mode::Dense`] what the product is added to
     pub(super) fn go(&self, client: &Client, [x, y, order, blocks, shares]: [&Buffer; 5]) {
         let blocking = self.work.blocking;
         let [codes, scales, gains] = self.weights.buffers();
@@ -175,5 +176,5 @@ fn many_kernel<Y: Float>(
         let mut exchange = exchange(comptime!(blocking.planes()), work.instructions);
         rows::sum(&mut sums, codes, x, &mut stage, &place, &mut exchange, work);
     }
-    write::<Y>(&sums, gains, &stage, y, &place, work);
+    write::<Y>(&sums, gains, shares, &stage, y, &place, work);
 }

@@ -46,6 +46,8 @@ pub struct Product<'a> {
     pub taps: Taps,
     /// f32 `[out]`, for weights in rows.
     pub bias: Option<&'a Buffer>,
+    /// f32 `[rows, out]`, what the product is added to, for weights in rows.
+    pub onto: Option<&'a Buffer>,
     /// How much a cube computes.
     pub blocking: Blocking,
     /// [`Instructions::Plain`] serves tests.
@@ -62,6 +64,7 @@ impl<'a> Product<'a> {
             rows,
             taps: Taps::ONE,
             bias: None,
+            onto: None,
             blocking: Blocking::in_order(x.order, rows * x.halves(), weights.tiles_of(false)),
             instructions: instructions(x.order),
         }
@@ -130,6 +133,7 @@ pub fn many(client: &Client, product: Product<'_>, y: &Buffer) {
         rows,
         taps,
         bias,
+        onto,
         blocking,
         instructions,
     } = product;
@@ -140,6 +144,7 @@ pub fn many(client: &Client, product: Product<'_>, y: &Buffer) {
         Weights::Rows(_) => Form::Rows {
             taps: taps.count > 1,
             bias: bias.is_some(),
+            onto: onto.is_some(),
         },
     };
     let unused = weights.memory();
@@ -160,7 +165,8 @@ pub fn many(client: &Client, product: Product<'_>, y: &Buffer) {
         slots: 1,
         gains: bias,
     };
-    launch.go(client, [&x.buffer, y, unused, unused, unused]);
+    let onto = onto.unwrap_or(unused);
+    launch.go(client, [&x.buffer, y, unused, unused, onto]);
 }
 
 /// `silu(gate) * up` of the chosen experts of each row, in the plan's order.
@@ -218,6 +224,7 @@ impl<'a> Launch<'a> {
             Weights::Rows(_) => Form::Rows {
                 taps: false,
                 bias: false,
+                onto: false,
             },
         };
         Self {

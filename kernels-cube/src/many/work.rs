@@ -123,6 +123,8 @@ pub(super) enum Form {
         taps: bool,
         /// Whether something is added to an output row.
         bias: bool,
+        /// Whether the product is added to rows.
+        onto: bool,
     },
 }
 
@@ -137,6 +139,10 @@ impl Form {
 
     pub(super) const fn has_bias(self) -> bool {
         matches!(self, Self::Rows { bias: true, .. })
+    }
+
+    pub(super) const fn has_onto(self) -> bool {
+        matches!(self, Self::Rows { onto: true, .. })
     }
 
     /// The scales of tiles.

@@ -14,10 +14,12 @@ type N4 = Const<4>;
 /// Writes the sums of this plane.
 ///
 /// - gains: a factor a row of packed weights; what is added to a row of others
+/// - onto: as `y`, what the sums of others are added to
 #[cube]
 pub(super) fn write<Y: Float>(
     sums: &Array<Vector<f32, N4>>,
     gains: &[f32],
+    onto: &[f32],
     stage: &Stage,
     y: &mut [Y],
     place: &Place,
@@ -68,17 +70,28 @@ pub(super) fn write<Y: Float>(
                             lo *= factor;
                             hi *= factor;
                         }
+                        let to = to * place.stride;
                         if lo_row < place.rows {
-                            y[to * place.stride + lo_row] = Y::cast_from(lo);
+                            put::<Y>(y, onto, to + lo_row, lo, work);
                         }
                         if hi_row < place.rows {
-                            y[to * place.stride + hi_row] = Y::cast_from(hi);
+                            put::<Y>(y, onto, to + hi_row, hi, work);
                         }
                     }
                 }
             }
         }
     }
+}
+
+/// Writes a number, on top of what it is added to.
+#[cube]
+fn put<Y: Float>(y: &mut [Y], onto: &[f32], to: usize, value: f32, #[comptime] work: Work) {
+    let mut value = value;
+    if comptime!(work.form.has_onto()) {
+        value += onto[to];
+    }
+    y[to] = Y::cast_from(value);
 }
 
 /// Where a number lies in its row: as the products that read it take it.

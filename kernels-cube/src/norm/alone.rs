@@ -63,7 +63,7 @@ fn norm_kernel<X: Float, W: Float>(
         let factor = 1.0f32 / (squares / f32::cast_from(width) + eps).sqrt();
         for i in 0..width {
             let v = (f32::cast_from(x[from + i]) - mean) * factor;
-            y[head * width + i] = normed::<X, W>(v, weight, bias, i, centered);
+            y[head * width + i] = X::cast_from(normed::<W>(v, weight, bias, i, centered));
         }
     }
 }

@@ -5,7 +5,8 @@ mod together;
 
 use cubecl::prelude::*;
 
-use crate::{Buffer, Heads, On, Units};
+use crate::packed::tiles::Activations;
+use crate::{Buffer, Heads, Matrix, On, Units};
 
 /// Factors, offsets and epsilon of a norm.
 #[derive(Clone, Copy, Debug)]
@@ -28,19 +29,39 @@ pub fn norm<'a>(on: impl Into<On<'a>>, x: &Heads, parameters: NormParameters<'_>
     }
 }
 
+/// [`norm()`] of rows as matrix units take them: rounded to bf16, with `split` what rounding took away behind each.
+///
+/// # Shapes
+/// - x: `[rows, width]`
+/// - output: bf16 `[rows, 1 or 2, width]`
+#[must_use]
+pub fn norm_rounded(
+    client: &Client,
+    x: &Matrix,
+    parameters: NormParameters<'_>,
+    split: bool,
+) -> Activations {
+    let halves = if split { 2 } else { 1 };
+    let elem = half::bf16::elem_type_native();
+    let y = Buffer::empty(client, elem, x.rows * halves * x.width);
+    let heads = Heads {
+        buffer: x.buffer.clone(),
+        rows: x.rows,
+        heads: 1,
+        width: x.width,
+        strides: [x.stride, x.width],
+    };
+    together::launch_into(client, &heads, parameters, (&y, split));
+    Activations::new(y, split)
+}
+
 /// The number normed: `(v - mean) * factor * weight`, and the bias where there is one.
 #[cube]
-fn normed<X: Float, W: Float>(
-    v: f32,
-    weight: &[W],
-    bias: &[W],
-    i: usize,
-    #[comptime] has_bias: bool,
-) -> X {
+fn normed<W: Float>(v: f32, weight: &[W], bias: &[W], i: usize, #[comptime] has_bias: bool) -> f32 {
     let scaled = v * f32::cast_from(weight[i]);
     if comptime!(has_bias) {
-        X::cast_from(scaled + f32::cast_from(bias[i]))
+        scaled + f32::cast_from(bias[i])
     } else {
-        X::cast_from(scaled)
+        scaled
     }
 }

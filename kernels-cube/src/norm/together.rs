@@ -3,12 +3,24 @@
 use cubecl::prelude::*;
 
 use super::{NormParameters, normed};
+use crate::packed::tiles::activations::write_rounded;
 use crate::reduce::cube_sum;
 use crate::{Buffer, Heads, grid};
 
 pub(super) fn launch(client: &Client, x: &Heads, parameters: NormParameters<'_>) -> Buffer {
-    let NormParameters { weight, bias, eps } = parameters;
     let y = Buffer::empty(client, x.buffer.elem, x.rows * x.heads * x.width);
+    launch_into(client, x, parameters, (&y, false));
+    y
+}
+
+/// - y: `[heads, 1 or 2, width]`, with `split` what rounding takes away behind each head
+pub(super) fn launch_into(
+    client: &Client,
+    x: &Heads,
+    parameters: NormParameters<'_>,
+    (y, split): (&Buffer, bool),
+) {
+    let NormParameters { weight, bias, eps } = parameters;
     let units = (x.width / 2).next_power_of_two().clamp(16, 256);
     norm_kernel::launch(
         client,
@@ -25,18 +37,18 @@ pub(super) fn launch(client: &Client, x: &Heads, parameters: NormParameters<'_>)
         x.strides[1],
         eps,
         bias.is_some(),
+        split,
         units,
-        [x.buffer.elem, weight.elem],
+        [x.buffer.elem, weight.elem, y.elem],
     );
-    y
 }
 
 #[cube(launch)]
-fn norm_kernel<X: Float, W: Float>(
+fn norm_kernel<X: Float, W: Float, Y: Float>(
     x: &[X],
     weight: &[W],
     bias: &[W],
-    y: &mut [X],
+    y: &mut [Y],
     count: usize,
     heads: usize,
     width: usize,
@@ -44,8 +56,9 @@ fn norm_kernel<X: Float, W: Float>(
     head_stride: usize,
     eps: f32,
     #[comptime] centered: bool,
+    #[comptime] split: bool,
     #[comptime] units: usize,
-    #[define(X, W)] _elems: [ElemType; 2],
+    #[define(X, W, Y)] _elems: [ElemType; 3],
 ) {
     let head = CUBE_POS;
     if head >= count {
@@ -76,7 +89,8 @@ fn norm_kernel<X: Float, W: Float>(
     let mut i = unit;
     while i < width {
         let v = (f32::cast_from(x[from + i]) - mean) * factor;
-        y[head * width + i] = normed::<X, W>(v, weight, bias, i, centered);
+        let value = normed::<W>(v, weight, bias, i, centered);
+        write_rounded::<Y>(y, head, i, width, value, split);
         i += units;
     }
 }

@@ -5,6 +5,8 @@ use burn_omni_ops as ops;
 use burn_omni_quant::{Linear, Weight, Weights};
 use rayon::prelude::*;
 
+use super::snake::Snake;
+
 /// A causal convolution of stride 1; before a stream begins there is silence.
 #[derive(Clone, Debug)]
 pub(super) struct CausalConv {
@@ -91,6 +93,21 @@ impl CausalConv {
         self.kernel
             .causal_conv1d(history.extend(x), self.size.dilation)
     }
+
+    /// The same of rows behind an activation. Its silence is silence, so the history is kept before it.
+    pub(super) fn forward_activated(
+        &self,
+        x: Tensor<2>,
+        act: &Snake,
+        history: &mut History,
+    ) -> Tensor<2> {
+        let rows = [history.0.clone(), x];
+        let (y, last) = self
+            .kernel
+            .snake_conv1d(rows, act.parts(), self.size.dilation);
+        history.0 = last;
+        y
+    }
 }
 
 /// A transposed convolution of stride `rate` whose taps overlap with those of the row before, twice `rate` of them.
@@ -120,28 +137,34 @@ impl TransposedConv {
         self.rate
     }
 
-    /// `None` when the stream is too short for any output.
+    /// Of rows behind an activation; `None` when the stream is too short for any output.
     ///
     /// # Shapes
     /// - x: `[rows, width]`
     /// - output: `[rows * rate, out]`, one row's less at the begin of a stream
-    pub(super) fn forward(&self, x: Tensor<2>, last: &mut LastRow) -> Option<Tensor<2>> {
-        let (x, end) = match last.0.take() {
-            Some(row) => ops::extend(row, x),
+    pub(super) fn forward_activated(
+        &self,
+        x: Tensor<2>,
+        act: &Snake,
+        last: &mut LastRow,
+    ) -> Option<Tensor<2>> {
+        let [rows, _] = x.dims();
+        // [rows, rate * out], a row less at the begin
+        let (y, end) = match last.0.take() {
+            Some(row) => {
+                let (y, end) = self.kernel.snake_conv1d([row, x], act.parts(), 1);
+                (Some(y), end)
+            }
             None => {
-                let rows = x.dims()[0];
                 let end = own(x.clone().slice(s![rows - 1.., ..]));
-                (x, end)
+                let y = (rows > 1).then(|| self.kernel.causal_conv1d(act.forward(x), 1));
+                (y, end)
             }
         };
         last.0 = Some(end);
-        let [rows, _] = x.dims();
-        if rows == 1 {
-            return None;
-        }
-        // [rows - 1, rate * out]
-        let y = self.kernel.causal_conv1d(x, 1);
-        Some(y.reshape([(rows - 1) * self.rate, self.out]))
+        let y = y?;
+        let [rows, _] = y.dims();
+        Some(y.reshape([rows * self.rate, self.out]))
     }
 }
 

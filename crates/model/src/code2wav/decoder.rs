@@ -133,7 +133,7 @@ impl Block {
     /// - x: `[rows, width]`
     /// - output: `[rows * rate, out]`, less at the begin of a stream
     fn forward(&self, x: Tensor<2>, state: &mut BlockState) -> Option<Tensor<2>> {
-        let x = self.conv.forward(self.act.forward(x), &mut state.last)?;
+        let x = self.conv.forward_activated(x, &self.act, &mut state.last)?;
         let units = self.units.iter().zip(&mut state.units);
         Some(units.fold(x, |x, (unit, history)| unit.forward(x, history)))
     }
@@ -171,8 +171,7 @@ impl ResidualUnit {
     /// # Shapes
     /// - x, output: `[rows, width]`
     fn forward(&self, x: Tensor<2>, history: &mut History) -> Tensor<2> {
-        // The activation of silence is silence, so the history is kept behind it.
-        let y = self.conv1.forward(self.act1.forward(x.clone()), history);
-        self.conv2.forward(self.act2.forward(y)) + x
+        let y = self.conv1.forward_activated(x.clone(), &self.act1, history);
+        self.conv2.add_snake_linear(x, y, self.act2.parts())
     }
 }

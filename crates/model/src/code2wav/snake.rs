@@ -30,6 +30,12 @@ impl Snake {
     /// # Shapes
     /// - x, output: `[rows, width]`
     pub(super) fn forward(&self, x: Tensor<2>) -> Tensor<2> {
-        ops::snake(x, self.alpha.clone(), self.inverse_beta.clone())
+        let [alpha, inverse_beta] = self.parts();
+        ops::snake(x, alpha, inverse_beta)
+    }
+
+    /// What an operation takes that activates its input itself.
+    pub(super) fn parts(&self) -> [Tensor<1>; 2] {
+        [self.alpha.clone(), self.inverse_beta.clone()]
     }
 }

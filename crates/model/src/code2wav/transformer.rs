@@ -7,6 +7,9 @@ use burn_omni_quant::Weights;
 use crate::config::Code2WavConfig;
 use crate::layers::{AttentionSize, KvCache, Mlp, RmsNorm, Rope, RopeTable, SelfAttention};
 
+/// Pushes of the most frames that a cache has room for behind a window, before the rows of the window move to its front.
+const ROOM: usize = 2;
+
 /// A stack of layers with a window.
 #[derive(Clone, Debug)]
 pub(super) struct Transformer {
@@ -59,7 +62,7 @@ impl Transformer {
         (device, dtype): (&Device, DType),
     ) -> TransformerState {
         let size = [self.size.kv_heads, self.size.head_dim];
-        let cache = || KvCache::new(self.window - 1 + frames, size, dtype, device);
+        let cache = || KvCache::new(self.window - 1 + ROOM * frames, size, dtype, device);
         TransformerState {
             caches: self.layers.iter().map(|_| cache()).collect(),
             position: 0,
@@ -72,7 +75,9 @@ impl Transformer {
         let [frames, _] = x.dims();
         let rope = self.rope.sequence(state.position, frames, &x.device());
         for (layer, cache) in self.layers.iter().zip(&mut state.caches) {
-            cache.keep_last(self.window - 1);
+            if cache.len() + frames > cache.capacity() {
+                cache.keep_last(self.window - 1);
+            }
             x = layer.forward(x, &rope, cache);
         }
         state.position += frames;
@@ -97,10 +102,11 @@ impl Layer {
     /// # Shapes
     /// - x, output: `[frames, hidden]`
     fn forward(&self, x: Tensor<2>, rope: &RopeTable, cache: &mut KvCache) -> Tensor<2> {
-        let normed = self.input_layernorm.forward(x.clone());
-        let attended = self.self_attn.forward(normed, rope, cache);
+        let norm = &self.input_layernorm;
+        let attended = self.self_attn.forward_normed(x.clone(), norm, rope, cache);
         let x = ops::add_scaled(x, attended, self.self_attn_layer_scale.clone());
-        let normed = self.post_attention_layernorm.forward(x.clone());
-        ops::add_scaled(x, self.mlp.forward(normed), self.mlp_layer_scale.clone())
+        let norm = &self.post_attention_layernorm;
+        let fed = self.mlp.forward_normed(x.clone(), norm);
+        ops::add_scaled(x, fed, self.mlp_layer_scale.clone())
     }
 }

@@ -1,5 +1,7 @@
 //! Causal self-attention with grouped heads.
 
+use std::ops::Range;
+
 use burn::tensor::{Tensor, s};
 use burn_omni_ops::decode::Matrices;
 use burn_omni_ops::{self as ops, AttentionSpec};
@@ -97,6 +99,26 @@ impl SelfAttention {
     /// - x, output: `[rows, hidden]`, the rows that follow those in the cache
     #[must_use]
     pub fn forward(&self, x: Tensor<2>, rope: &RopeTable, cache: &mut KvCache) -> Tensor<2> {
+        self.attend(self.qkv.forward(x), rope, cache)
+    }
+
+    /// The same of rows behind a norm.
+    ///
+    /// # Shapes
+    /// - x, output: `[rows, hidden]`, the rows that follow those in the cache
+    #[must_use]
+    pub fn forward_normed(
+        &self,
+        x: Tensor<2>,
+        norm: &RmsNorm,
+        rope: &RopeTable,
+        cache: &mut KvCache,
+    ) -> Tensor<2> {
+        self.attend(norm.then(&self.qkv, x), rope, cache)
+    }
+
+    /// - qkv: `[rows, (heads + 2 * kv_heads) * head_dim]`
+    fn attend(&self, qkv: Tensor<2>, rope: &RopeTable, cache: &mut KvCache) -> Tensor<2> {
         let AttentionSize {
             heads,
             kv_heads,
@@ -104,27 +126,29 @@ impl SelfAttention {
             window,
             ..
         } = self.size;
-        let [rows, _] = x.dims();
-        // [rows, heads + 2 * kv_heads, head_dim]
-        let qkv = self
-            .qkv
-            .forward(x)
-            .reshape([rows, heads + 2 * kv_heads, head_dim]);
-        let q = qkv.clone().slice(s![.., 0..heads, ..]);
-        let k = qkv.clone().slice(s![.., heads..heads + kv_heads, ..]);
-        let v = qkv.slice(s![.., heads + kv_heads.., ..]);
-        let rotate = |x, norm: Option<&RmsNorm>| match norm {
-            Some(norm) => norm.rotated(x, rope),
-            None => ops::rope(x, rope.cos.clone(), rope.sin.clone()),
+        let [rows, _] = qkv.dims();
+        let qkv = qkv.reshape([rows, heads + 2 * kv_heads, head_dim]);
+        let part = |x: &Tensor<3>, heads: Range<usize>| x.clone().slice(s![.., heads, ..]);
+        let (of_q, of_k) = (0..heads, heads..heads + kv_heads);
+        let v = part(&qkv, heads + kv_heads..heads + 2 * kv_heads);
+        let [q, k] = match &self.norms {
+            Some([q_norm, k_norm]) => [
+                q_norm.rotated(part(&qkv, of_q), rope),
+                k_norm.rotated(part(&qkv, of_k), rope),
+            ],
+            None => {
+                let both = part(&qkv, 0..heads + kv_heads);
+                let both = ops::rope(both, rope.cos.clone(), rope.sin.clone());
+                [part(&both, of_q), part(&both, of_k)]
+            }
         };
-        let [q_norm, k_norm] = [0, 1].map(|i| self.norms.as_ref().map(|norms| &norms[i]));
 
         let mut spec = AttentionSpec::causal(head_dim, cache.len());
         if let Some(window) = window {
             spec = spec.with_window(window);
         }
-        let kv = cache.append(rotate(k, k_norm), v);
-        let out = ops::attention_over(rotate(q, q_norm), kv, spec);
+        let kv = cache.append(k, v);
+        let out = ops::attention_over(q, kv, spec);
         self.o_proj.forward(out.reshape([rows, heads * head_dim]))
     }
 }

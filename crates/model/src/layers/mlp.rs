@@ -1,9 +1,10 @@
 //! The dense feed-forward block.
 
 use burn::tensor::Tensor;
-use burn_omni_ops as ops;
 use burn_omni_ops::decode::Matrices;
 use burn_omni_quant::{Bias, Linear, Weights};
+
+use super::RmsNorm;
 
 /// `down_proj(silu(gate_proj x) * up_proj x)`.
 #[derive(Clone, Debug)]
@@ -40,6 +41,15 @@ impl Mlp {
     /// - x, output: `[rows, hidden]`
     #[must_use]
     pub fn forward(&self, x: Tensor<2>) -> Tensor<2> {
-        self.down_proj.forward(ops::swiglu(self.gate_up.forward(x)))
+        self.down_proj.forward_gated(self.gate_up.forward(x))
+    }
+
+    /// The same of rows behind a norm.
+    ///
+    /// # Shapes
+    /// - x, output: `[rows, hidden]`
+    #[must_use]
+    pub fn forward_normed(&self, x: Tensor<2>, norm: &RmsNorm) -> Tensor<2> {
+        self.down_proj.forward_gated(norm.then(&self.gate_up, x))
     }
 }

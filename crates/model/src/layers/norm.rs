@@ -2,7 +2,7 @@
 
 use burn::tensor::Tensor;
 use burn_omni_ops as ops;
-use burn_omni_quant::Weights;
+use burn_omni_quant::{Linear, Weights};
 
 use super::RopeTable;
 
@@ -40,6 +40,16 @@ impl RmsNorm {
     #[must_use]
     pub fn forward(&self, x: Tensor<2>) -> Tensor<2> {
         self.heads(x.unsqueeze_dim(1)).squeeze_dim(1)
+    }
+
+    /// A product of the normed rows.
+    ///
+    /// # Shapes
+    /// - x: `[rows, width]`
+    /// - output: `[rows, out]`
+    #[must_use]
+    pub fn then(&self, product: &Linear, x: Tensor<2>) -> Tensor<2> {
+        product.forward_normed(x, (self.weight.clone(), self.eps))
     }
 
     /// # Shapes

@@ -10,6 +10,7 @@ pub(crate) mod frames;
 pub(crate) mod memory;
 mod packed;
 mod products;
+mod rounded;
 mod rows;
 
 use burn::backend::tensor::{FloatTensor, IntTensor};
@@ -89,6 +90,30 @@ impl OmniOps for CubeBackend {
 
     fn causal_conv1d(x: F, weight: F, bias: F, dilation: usize) -> F {
         products::causal_conv1d(x, weight, bias, dilation)
+    }
+
+    fn rms_norm_linear(x: F, norm: F, weight: F, eps: f64) -> F {
+        rounded::rms_norm_linear(x, (norm, eps), weight)
+    }
+
+    fn swiglu_linear(gate_up: F, weight: F) -> F {
+        rounded::swiglu_linear(gate_up, weight)
+    }
+
+    fn snake_conv1d(
+        kept: F,
+        x: F,
+        alpha: F,
+        inverse_beta: F,
+        weight: F,
+        bias: F,
+        dilation: usize,
+    ) -> (F, F) {
+        rounded::snake_conv1d([kept, x], [alpha, inverse_beta], [weight, bias], dilation)
+    }
+
+    fn add_snake_linear(y: F, x: F, alpha: F, inverse_beta: F, weight: F, bias: F) -> F {
+        rounded::add_snake_linear(y, x, [alpha, inverse_beta], [weight, bias])
     }
 
     fn write_rows(store: F, rows: F, at: usize) -> F {

@@ -35,24 +35,13 @@ fn product(x: F, weight: F, bias: Option<F>, taps: Taps) -> F {
         && rows * halves(x.buffer.elem) <= SEVERAL
     {
         let x = rounded(&like.client, &x, weights.columns());
-        let y = Buffer::empty(&like.client, elem(like.dtype), rows * weight.rows);
-        few::few(&like.client, weights, (&x, rows), &y);
-        return tensor(&like, y, [rows, weight.rows], like.dtype);
+        return rounded_product(&like, weights, (&x, rows));
     }
     if let Some(weights) = &weights
-        && rows > FEW_ROWS
-        && weight.rows > FEW_ROWS
+        && are_many(rows, &weight)
     {
-        let bias = bias.map(|bias| flat(cast(bias, DType::F32)));
         let x = rounded(&like.client, &x, x.width);
-        let y = Buffer::empty(&like.client, elem(like.dtype), rows * weight.rows);
-        let product = many::Product {
-            taps,
-            bias: bias.as_ref(),
-            ..many::Product::new(weights, &x, rows)
-        };
-        many::many(&like.client, product, &y);
-        return tensor(&like, y, [rows, weight.rows], like.dtype);
+        return many(&like, weights, (&x, rows, taps), [bias, None]);
     }
     let bias = bias.map(|bias| flat(cast(bias, like.dtype)));
     let product = Product {
@@ -65,8 +54,43 @@ fn product(x: F, weight: F, bias: Option<F>, taps: Taps) -> F {
     tensor(&like, y, [product.rows(), weight.rows], like.dtype)
 }
 
+/// What matrix units are made for.
+pub(super) fn are_many(rows: usize, weight: &Matrix) -> bool {
+    rows > FEW_ROWS && weight.rows > FEW_ROWS
+}
+
+/// The product of many rows, with a bias, and added to rows.
+pub(super) fn many(
+    like: &F,
+    weights: &Weights,
+    (x, rows, taps): (&Activations, usize, Taps),
+    [bias, onto]: [Option<F>; 2],
+) -> F {
+    let [bias, onto] = [bias, onto].map(|added| added.map(|added| flat(cast(added, DType::F32))));
+    let out = weights.rows();
+    let y = Buffer::empty(&like.client, elem(like.dtype), rows * out);
+    let product = many::Product {
+        taps,
+        bias: bias.as_ref(),
+        onto: onto.as_ref(),
+        ..many::Product::new(weights, x, rows)
+    };
+    many::many(&like.client, product, &y);
+    tensor(like, y, [rows, out], like.dtype)
+}
+
+/// The product of rows that are rounded already, without a bias.
+pub(super) fn rounded_product(like: &F, weights: &Weights, (x, rows): (&Activations, usize)) -> F {
+    if rows * x.halves() > SEVERAL {
+        return many(like, weights, (x, rows, Taps::ONE), [None, None]);
+    }
+    let y = Buffer::empty(&like.client, elem(like.dtype), rows * weights.rows());
+    few::few(&like.client, weights, (x, rows), &y);
+    tensor(like, y, [rows, weights.rows()], like.dtype)
+}
+
 /// Matrices of bf16 as the matrix units of a device take them, if it has some.
-fn on_matrix_units(client: &Client, weight: &Matrix, taps: Taps) -> Option<Weights> {
+pub(super) fn on_matrix_units(client: &Client, weight: &Matrix, taps: Taps) -> Option<Weights> {
     let width = weight.width / taps.count;
     let suits = tiles::runs_on(client)
         && weight.buffer.elem == half::bf16::elem_type_native()
@@ -82,7 +106,7 @@ fn on_matrix_units(client: &Client, weight: &Matrix, taps: Taps) -> Option<Weigh
 }
 
 /// Columns of the second operand that a row is.
-fn halves(elem: ElemType) -> usize {
+pub(super) fn halves(elem: ElemType) -> usize {
     if elem == half::bf16::elem_type_native() {
         1
     } else {

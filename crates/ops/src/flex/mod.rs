@@ -101,6 +101,33 @@ impl OmniOps for Flex {
         conv::causal_conv1d(&x, &weight, &bias, dilation)
     }
 
+    fn rms_norm_linear(x: F, norm: F, weight: F, eps: f64) -> F {
+        linear::linear(&norm::rms_norm(&x, &norm, eps), &weight, None)
+    }
+
+    fn swiglu_linear(gate_up: F, weight: F) -> F {
+        linear::linear(&Self::swiglu(gate_up), &weight, None)
+    }
+
+    fn snake_conv1d(
+        kept: F,
+        x: F,
+        alpha: F,
+        inverse_beta: F,
+        weight: F,
+        bias: F,
+        dilation: usize,
+    ) -> (F, F) {
+        let (all, last) = Self::extend(kept, x);
+        let all = Self::snake(all, alpha, inverse_beta);
+        (Self::causal_conv1d(all, weight, bias, dilation), last)
+    }
+
+    fn add_snake_linear(y: F, x: F, alpha: F, inverse_beta: F, weight: F, bias: F) -> F {
+        let x = Self::snake(x, alpha, inverse_beta);
+        Self::float_add(Self::linear_bias(x, weight, bias), y)
+    }
+
     fn write_rows(store: F, rows: F, at: usize) -> F {
         let [count, heads, width] = [0, 1, 2].map(|axis| rows.layout().shape()[axis]);
         let place = [at..at + count, 0..heads, 0..width].map(Into::into);

@@ -137,6 +137,28 @@ fn round_kernel<X: Float, Y: Float, N: Size>(
     }
 }
 
+/// Writes number `at` of row `row`, rounded; with `split` what rounding takes away behind the row.
+///
+/// - y: `[rows, 1 or 2, width]`
+#[cube]
+pub(crate) fn write_rounded<Y: Float>(
+    y: &mut [Y],
+    row: usize,
+    at: usize,
+    width: usize,
+    value: f32,
+    #[comptime] split: bool,
+) {
+    let high = Y::cast_from(value);
+    if comptime!(split) {
+        let to = row * 2usize * width + at;
+        y[to] = high;
+        y[to + width] = Y::cast_from(value - f32::cast_from(high));
+    } else {
+        y[row * width + at] = high;
+    }
+}
+
 /// Which pair of columns is pair number `to` of [`ColumnOrder::Products`]: of 64 numbers the pairs `step`, `side` and `block` of
 /// 4 x 2 x 4.
 #[cube]
