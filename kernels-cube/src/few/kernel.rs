@@ -3,11 +3,12 @@
 use cubecl::prelude::*;
 
 use super::single::{Factors, load_residual, tile, write_gated, write_residual};
-use super::weights::{load, load_now, load_values, multiply, row_of, stay, tile_of};
+use super::weights::{load, load_late, load_now, load_values, multiply, row_of, stay, tile_of};
 use super::work::{Mode, ROWS, Work};
 use super::write::share_gains;
-use super::{Row, Weights, single, write};
+use super::{Row, Weights, late, single, write};
 use crate::Buffer;
+use crate::packed::tiles::decode::mask_of;
 use crate::plane::plane_total;
 
 type N4 = Const<4>;
@@ -197,6 +198,10 @@ fn few_kernel<Y: Float>(
             load_values(&mut early, x, &place, i, comptime!(i * work.values()), work);
         }
     }
+    if comptime!(work.late > 0) {
+        // Nobody waits for the number of the expert before activations are on their way.
+        stay(matrix as u32);
+    }
     let mut words =
         Array::<Vector<u32, N4>>::new(comptime!(work.each * work.tiles * work.form.vectors()));
     let mut scale = Array::<u32>::new(comptime!(
@@ -217,6 +222,13 @@ fn few_kernel<Y: Float>(
     if comptime!(work.stays) {
         stay(rows);
     }
+    let mut mask = 0u32;
+    if comptime!(work.late > 0) {
+        load_late(&mut words, codes, &place, work);
+        mask = late::mask(codes, rows, work);
+    } else if comptime!(work.form.is_tiles()) {
+        mask = comptime!(mask_of(work.form.scaled())).runtime();
+    }
     if comptime!(work.warms) {
         warm_matrix(next, matrix, next_lines as usize);
     }
@@ -233,7 +245,7 @@ fn few_kernel<Y: Float>(
     #[unroll]
     for i in 0..work.each {
         if comptime!(!work.ragged) || pair + i < pairs {
-            multiply(&mut sums, &words, &scale, &early, x, &place, i, work);
+            multiply(&mut sums, &words, &scale, &early, x, &place, mask, i, work);
         }
     }
     let mut parts = Shared::<[f32]>::new_slice(comptime!(work.all_parts()));

@@ -13,6 +13,7 @@
 //! square, and the sum with the residual row.
 
 mod kernel;
+mod late;
 mod single;
 mod weights;
 mod work;

@@ -5,6 +5,7 @@ use std::fmt::Write;
 use cubecl::prelude::*;
 
 use super::kernel::Place;
+use super::late;
 use super::work::{COLUMNS, Form, Mode, ROWS, Work};
 use crate::Buffer;
 use crate::matrix_units::Instructions;
@@ -205,7 +206,9 @@ fn load_tile(
     for n in 0..chunks {
         let c = comptime!(work.nth(n, chunks));
         let offset = comptime!((ahead * chunks + c) * 32);
-        words[comptime!(to * chunks + c)] = load_weights(own, offset, work);
+        if comptime!(!work.is_late(to * chunks + c)) {
+            words[comptime!(to * chunks + c)] = load_weights(own, offset, work);
+        }
     }
     if comptime!(work.form.scaled().in_sums()) {
         // Of rows `lane / 4` and 8 more.
@@ -214,6 +217,23 @@ fn load_tile(
         scale[comptime!(2 * to + 1)] = load_word(own, comptime!(ahead * ROWS + ROWS / 2), work);
     } else if comptime!(work.form.scaled().in_values()) {
         scale[to] = load_word(&scales[at * 32usize + lane..], comptime!(ahead * 32), work);
+    }
+}
+
+/// Loads the last weights of the plane. The loads keep their order, and [`late::mask`](super::late::mask) stays behind them.
+#[cube]
+pub(super) fn load_late(
+    words: &mut Array<Vector<u32, N4>>,
+    codes: &[Vector<u32, N4>],
+    place: &Place,
+    #[comptime] work: Work,
+) {
+    let count = comptime!(work.each * work.form.vectors());
+    let at = (place.matrix * place.tiles + CUBE_POS_X as usize) * place.pairs + place.pair;
+    let own = &codes[at * comptime!(work.form.vectors() * 32) + UNIT_POS_X as usize..];
+    #[unroll]
+    for n in comptime!(count - work.late)..count {
+        words[n] = late::load(own, comptime!(n * 32));
     }
 }
 
@@ -359,13 +379,15 @@ pub(super) fn load_now(from: &[f32], at: usize) -> f32 {
     value
 }
 
-/// What no load of tiles and factors sinks below: a way out that is not taken, since no matrix has so many rows.
+/// What no load of tiles and factors sinks below: a way out that is not taken, since there are not so many rows, or matrices.
 #[cube]
 pub(super) fn stay(rows: u32) {
     gpu_asm!("{{ .reg .pred p; setp.eq.u32 p, {r}, 4294967295; @p trap; }}", r = in(_) rows, options(nomem));
 }
 
 /// Adds the products of the plane's pair number `step`, whose activations were loaded early if there is room for them.
+///
+/// - mask: what decodes tiles, see [`mask_of`](crate::packed::tiles::decode::mask_of)
 #[cube]
 pub(super) fn multiply(
     sums: &mut Array<Vector<f32, N4>>,
@@ -374,6 +396,7 @@ pub(super) fn multiply(
     early: &Array<Vector<u32, N4>>,
     x: &[Vector<u32, N4>],
     place: &Place,
+    mask: u32,
     #[comptime] step: usize,
     #[comptime] work: Work,
 ) {
@@ -391,7 +414,7 @@ pub(super) fn multiply(
     for i in 0..work.tiles {
         let from = comptime!(step * work.tiles + i);
         if comptime!(work.form.is_tiles()) {
-            multiply_tile(sums, words, scale, &values, from, i, work);
+            multiply_tile(sums, words, scale, &values, mask, from, i, work);
         } else {
             multiply_rows(sums, words, &values, from, i, work);
         }
@@ -404,6 +427,7 @@ fn multiply_tile(
     words: &Array<Vector<u32, N4>>,
     scale: &Array<u32>,
     values: &Array<Vector<u32, N4>>,
+    mask: u32,
     #[comptime] from: usize,
     #[comptime] i: usize,
     #[comptime] work: Work,
@@ -415,7 +439,7 @@ fn multiply_tile(
         for group in 0..work.groups {
             parts[group] = Vector::<f32, N4>::new(0.0f32);
         }
-        add_tile(&mut parts, words, scale, values, from, 0usize, work);
+        add_tile(&mut parts, words, scale, values, mask, from, 0usize, work);
         let upper = f32::from_bits(scale[comptime!(2 * from)]);
         let lower = f32::from_bits(scale[comptime!(2 * from + 1)]);
         #[unroll]
@@ -430,7 +454,7 @@ fn multiply_tile(
             sums[comptime!(first + group)] = sum;
         }
     } else {
-        add_tile(sums, words, scale, values, from, first, work);
+        add_tile(sums, words, scale, values, mask, from, first, work);
     }
 }
 
@@ -441,6 +465,7 @@ fn add_tile(
     words: &Array<Vector<u32, N4>>,
     scale: &Array<u32>,
     values: &Array<Vector<u32, N4>>,
+    mask: u32,
     #[comptime] from: usize,
     #[comptime] first: usize,
     #[comptime] work: Work,
@@ -463,6 +488,7 @@ fn add_tile(
                 codes,
                 lo,
                 hi,
+                mask,
                 comptime!(b % parts),
                 scaled,
                 Instructions::Native,

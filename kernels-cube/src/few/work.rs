@@ -138,6 +138,8 @@ pub(super) struct Work {
     /// Whether it loads its activations before them: what a plane asks for comes back in the order of asking, and the
     /// second cache has activations.
     pub(super) early: bool,
+    /// Vectors of its weights that it asks for last, and multiplies the others meanwhile.
+    pub(super) late: usize,
     /// Whether packed weights pass the first cache by.
     pub(super) passes: bool,
     /// Whether lanes without a column jump over the loads of activations.
@@ -178,6 +180,13 @@ impl Work {
         // its loads wait for; and scales of 8-bit codes, which the compiler loads late. Elsewhere its order was faster.
         let once = mode != Mode::Dense && jobs == 1;
         let patient = once || tall || (bytes && form.scales() > 0);
+        let stays = form.is_tiles() && each * tiles * form.vectors() <= ROOM && patient;
+        let ragged = !all.is_multiple_of(each);
+        let early = form.is_tiles()
+            && tiles == 1
+            && each <= EARLY
+            && (once || mode == Mode::Dense && single && !tall);
+        let in_parts = mode == Mode::Down && single && stays && early && !ragged;
         Self {
             mode,
             form,
@@ -188,17 +197,19 @@ impl Work {
             planes: all.div_ceil(each),
             of_expert: all.div_ceil(each) / slots,
             each,
-            ragged: !all.is_multiple_of(each),
+            ragged,
             squares: None,
             residual: false,
             listed: false,
             warms: false,
             blocks: false,
-            stays: form.is_tiles() && each * tiles * form.vectors() <= ROOM && patient,
-            early: form.is_tiles()
-                && tiles == 1
-                && each <= EARLY
-                && (once || mode == Mode::Dense && single && !tall),
+            stays,
+            early,
+            late: if in_parts {
+                each * form.vectors() / 2
+            } else {
+                0
+            },
             passes: match mode {
                 Mode::Dense => single || tall && !bytes,
                 Mode::GateUp | Mode::Down => once,
@@ -255,6 +266,11 @@ impl Work {
             Form::Tiles(_) => "",
             Form::Rows { .. } => ".L1::evict_first.L2::128B",
         }
+    }
+
+    /// Whether vector number `n` of the plane's weights is one of the last.
+    pub(super) const fn is_late(&self, n: usize) -> bool {
+        n + self.late >= self.each * self.form.vectors() && self.late > 0
     }
 
     /// Which of `count` loads is the `n`-th.

@@ -7,7 +7,7 @@ use super::stage::{STAGES, Stage, copy};
 use super::work::{GROUP, VECTORS, Work};
 use crate::matrix_units::{Exchange, commit, exchange, mma, read_behind, spot, wait};
 use crate::packed::tiles::ROWS;
-use crate::packed::tiles::decode::{operand, scale_bf16};
+use crate::packed::tiles::decode::{mask_of, operand, scale_bf16};
 
 type N4 = Const<4>;
 
@@ -237,7 +237,8 @@ fn decode(
     for b in 0..2usize {
         // Half a chunk is half a vector, of 8-bit codes a whole one.
         let part = comptime!(if of.bytes { b } else { half * 2 + b });
-        let four = operand(vector, lo, hi, part, of, work.instructions);
+        let mask = comptime!(mask_of(of)).runtime();
+        let four = operand(vector, lo, hi, mask, part, of, work.instructions);
         #[unroll]
         for n in 0..4usize {
             a[comptime!((i * 2 + b) * 4 + n)] = four.extract(n);

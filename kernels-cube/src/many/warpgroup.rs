@@ -8,7 +8,7 @@ use super::stage::{STAGES, Stage, copy};
 use super::tiles::{load_scales, load_words};
 use super::work::Work;
 use crate::matrix_units::{commit, spot, wait};
-use crate::packed::tiles::decode::{operand, scale_bf16};
+use crate::packed::tiles::decode::{mask_of, operand, scale_bf16};
 use crate::warpgroup::{self, STEPS};
 
 type N4 = Const<4>;
@@ -123,6 +123,7 @@ fn decode(
                 codes,
                 lo,
                 hi,
+                comptime!(mask_of(of)).runtime(),
                 comptime!(step % parts),
                 of,
                 work.instructions,

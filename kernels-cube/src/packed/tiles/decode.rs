@@ -13,41 +13,51 @@ pub(crate) const RESTORE: f32 = 16384.0;
 /// The same of 8-bit values: 2^120 / 2^112.
 pub(crate) const RESTORE_BYTES: f32 = 256.0;
 
+/// What [`values0`] to [`values3`], or [`bytes0`] and [`bytes1`], leave of a word: the bits of two values.
+pub(crate) const fn mask_of(of: Scaled) -> u32 {
+    if of.bytes { MASK_OF_BYTES } else { MASK }
+}
+
+/// The same of codes of 4 bits.
+pub(crate) const MASK: u32 = 0x81C0_81C0;
+/// The same of codes of 8 bits.
+pub(crate) const MASK_OF_BYTES: u32 = 0x87F0_87F0;
+
 /// Values 0 and 1 of a word: row `g`, its first two columns.
 #[cube]
-pub(crate) fn values0(word: u32) -> u32 {
-    (word ^ (word >> 8u32)) & 0x81C0_81C0u32
+pub(crate) fn values0(word: u32, mask: u32) -> u32 {
+    (word ^ (word >> 8u32)) & mask
 }
 
 /// Values 2 and 3: row `g + 8`, the same columns.
 #[cube]
-pub(crate) fn values1(word: u32) -> u32 {
-    (word << 2u32) & 0x81C0_81C0u32
+pub(crate) fn values1(word: u32, mask: u32) -> u32 {
+    (word << 2u32) & mask
 }
 
 /// Values 4 and 5: row `g`, the other two columns.
 #[cube]
-pub(crate) fn values2(word: u32) -> u32 {
-    (word << 6u32) & 0x81C0_81C0u32
+pub(crate) fn values2(word: u32, mask: u32) -> u32 {
+    (word << 6u32) & mask
 }
 
 /// Values 6 and 7: row `g + 8`, the same columns.
 #[cube]
 #[allow(clippy::manual_rotate, reason = "kernels have shifts alone")]
-pub(crate) fn values3(word: u32) -> u32 {
-    ((word << 12u32) | (word >> 20u32)) & 0x81C0_81C0u32
+pub(crate) fn values3(word: u32, mask: u32) -> u32 {
+    ((word << 12u32) | (word >> 20u32)) & mask
 }
 
 /// Values 0 and 1 of a word of 8-bit codes: its first two columns.
 #[cube]
-pub(crate) fn bytes0(word: u32) -> u32 {
-    word & 0x87F0_87F0u32
+pub(crate) fn bytes0(word: u32, mask: u32) -> u32 {
+    word & mask
 }
 
 /// Values 2 and 3: the other two columns.
 #[cube]
-pub(crate) fn bytes1(word: u32) -> u32 {
-    ((word << 4u32) ^ (word >> 4u32)) & 0x87F0_87F0u32
+pub(crate) fn bytes1(word: u32, mask: u32) -> u32 {
+    ((word << 4u32) ^ (word >> 4u32)) & mask
 }
 
 /// The bits of a stored word that each bit of the codes turns over, from the first code's lowest to the last one's sign: of
@@ -140,13 +150,14 @@ pub(crate) fn mul_bf16x2(a: u32, b: u32) -> u32 {
     d
 }
 
-/// A part of a vector of codes as the first operand of a product, times the scales of rows `g` and `g + 8`: of codes of 4 bits
+/// A part of a vector of codes, by its [`mask_of`], as the first operand of a product, times the scales of rows `g` and `g + 8`: of codes of 4 bits
 /// a word is a part, of codes of 8 bits two.
 #[cube]
 pub(crate) fn operand(
     codes: Vector<u32, N4>,
     lo: u32,
     hi: u32,
+    mask: u32,
     #[comptime] part: usize,
     #[comptime] of: Scaled,
     #[comptime] instructions: Instructions,
@@ -155,16 +166,16 @@ pub(crate) fn operand(
     if comptime!(of.bytes) {
         let upper = codes.extract(comptime!(part * 2));
         let lower = codes.extract(comptime!(part * 2 + 1));
-        four.insert(0usize, scaled(bytes0(upper), lo, of, instructions));
-        four.insert(1usize, scaled(bytes0(lower), hi, of, instructions));
-        four.insert(2usize, scaled(bytes1(upper), lo, of, instructions));
-        four.insert(3usize, scaled(bytes1(lower), hi, of, instructions));
+        four.insert(0usize, scaled(bytes0(upper, mask), lo, of, instructions));
+        four.insert(1usize, scaled(bytes0(lower, mask), hi, of, instructions));
+        four.insert(2usize, scaled(bytes1(upper, mask), lo, of, instructions));
+        four.insert(3usize, scaled(bytes1(lower, mask), hi, of, instructions));
     } else {
         let word = codes.extract(part);
-        four.insert(0usize, scaled(values0(word), lo, of, instructions));
-        four.insert(1usize, scaled(values1(word), hi, of, instructions));
-        four.insert(2usize, scaled(values2(word), lo, of, instructions));
-        four.insert(3usize, scaled(values3(word), hi, of, instructions));
+        four.insert(0usize, scaled(values0(word, mask), lo, of, instructions));
+        four.insert(1usize, scaled(values1(word, mask), hi, of, instructions));
+        four.insert(2usize, scaled(values2(word, mask), lo, of, instructions));
+        four.insert(3usize, scaled(values3(word, mask), hi, of, instructions));
     }
     four
 }
@@ -263,7 +274,7 @@ mod tests {
                 let mut codes = [0; 4].map(|_| other());
                 codes[place] = code;
                 let word = stored(codes);
-                let pairs = [bytes0(word), bytes1(word)];
+                let pairs = [bytes0(word, MASK_OF_BYTES), bytes1(word, MASK_OF_BYTES)];
                 for (at, code) in codes.into_iter().enumerate() {
                     let bits = pairs[at / 2] >> (at % 2 * 16) & 0xFFFF;
                     assert_eq!(bits, (code & 0x80) << 8 | (code & 0x7F) << 4);

@@ -4,7 +4,8 @@ use cubecl::prelude::*;
 
 use super::super::{COLUMNS, Scaling, Shape};
 use super::decode::{
-    byte_of, bytes0, bytes1, code_of, columns, values0, values1, values2, values3,
+    MASK, MASK_OF_BYTES, byte_of, bytes0, bytes1, code_of, columns, values0, values1, values2,
+    values3,
 };
 use super::{BLOCKS, ROWS, Scaled, Tiling};
 use crate::Buffer;
@@ -400,7 +401,11 @@ fn unpack_values(
 fn byte_value(codes: &[u32], chunk: usize, lane: usize, lower: usize, column: usize) -> f32 {
     let b = column % 16 / 4;
     let word = codes[((chunk * 2 + b / 2) * 32 + lane) * 4 + b % 2 * 2 + lower];
-    let pair = select(column % 4 < 2, bytes0(word), bytes1(word));
+    let pair = select(
+        column % 4 < 2,
+        bytes0(word, MASK_OF_BYTES),
+        bytes1(word, MASK_OF_BYTES),
+    );
     byte_of((pair >> ((column % 2) as u32 * 16u32)) & 0xFFFFu32)
 }
 
@@ -408,8 +413,8 @@ fn byte_value(codes: &[u32], chunk: usize, lane: usize, lower: usize, column: us
 #[cube]
 fn code_value(codes: &[u32], chunk: usize, lane: usize, lower: usize, column: usize) -> f32 {
     let word = codes[(chunk * 32 + lane) * 4 + column % 16 / 4];
-    let first = select(lower == 1, values1(word), values0(word));
-    let second = select(lower == 1, values3(word), values2(word));
+    let first = select(lower == 1, values1(word, MASK), values0(word, MASK));
+    let second = select(lower == 1, values3(word, MASK), values2(word, MASK));
     let pair = select(column % 4 < 2, first, second);
     code_of((pair >> ((column % 2) as u32 * 16u32)) & 0xFFFFu32)
 }

@@ -8,7 +8,7 @@ use super::recode::{column, gather, lower, narrow, upper};
 use super::{capability, encode, has_products};
 use crate::e4m3::magnitude_of;
 use crate::packed::Scaling;
-use crate::packed::tiles::decode::{columns, values0, values1, values2, values3};
+use crate::packed::tiles::decode::{MASK, columns, values0, values1, values2, values3};
 use crate::packed::tiles::{ROWS, Scaled, Tiling};
 
 const E2M1: [f64; 8] = [0.0, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0];
@@ -105,8 +105,8 @@ fn recoded_words_are_what_the_dequantizing_product_multiplies() {
         for (nibble, column) in (0..8).map(column).enumerate() {
             let word = words[column / 4];
             let pairs = match column % 4 {
-                0 | 1 => [values0(word), values1(word)],
-                _ => [values2(word), values3(word)],
+                0 | 1 => [values0(word, MASK), values1(word, MASK)],
+                _ => [values2(word, MASK), values3(word, MASK)],
             };
             for (recoded, pair) in recoded.into_iter().zip(pairs) {
                 let expected = code(pair, column as u32 % 2);
