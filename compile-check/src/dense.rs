@@ -77,16 +77,18 @@ impl Made<'_> {
         };
         let (kept, x) = (rows(6), rows(100));
         let snake = [(); 2].map(|()| self.buffer::<f32>(width));
-        for kept in [None, Some(&kept)] {
-            let _ = snaked(self.client, (kept, &x), snake.each_ref(), true);
-        }
         let parameters = NormParameters {
             weight: &snake[0],
             bias: None,
             eps: 1e-6,
         };
-        let _ = norm_rounded(self.client, &x, parameters, true);
-        let _ = swiglu_rounded(self.client, &x, true);
+        for split in [true, false] {
+            for kept in [None, Some(&kept)] {
+                let _ = snaked(self.client, (kept, &x), snake.each_ref(), split);
+            }
+            let _ = norm_rounded(self.client, &x, parameters, split);
+            let _ = swiglu_rounded(self.client, &x, split);
+        }
     }
 
     fn experts(&self, [rows, slots, count]: [usize; 3], [hidden, inner]: [usize; 2]) {

@@ -93,6 +93,19 @@ pub struct Matrix {
     pub stride: usize,
 }
 
+/// Rows of one head.
+impl From<Matrix> for Heads {
+    fn from(rows: Matrix) -> Self {
+        Self {
+            buffer: rows.buffer,
+            rows: rows.rows,
+            heads: 1,
+            width: rows.width,
+            strides: [rows.stride, rows.width],
+        }
+    }
+}
+
 /// Rows of heads of one width; a head's elements lie side by side.
 #[derive(Clone, Debug)]
 pub struct Heads {

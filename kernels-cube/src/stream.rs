@@ -89,7 +89,7 @@ pub fn snaked(
     (Activations::new(rounded, split), last)
 }
 
-/// The same into a buffer, whatever its elements.
+/// The same into a buffer of as many numbers, whatever their type.
 pub fn snaked_into(
     client: &Client,
     (kept, x): (Option<&Matrix>, &Matrix),

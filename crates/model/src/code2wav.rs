@@ -34,7 +34,7 @@ pub struct Code2Wav {
 }
 
 /// What a stream leaves behind for its next frames.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub struct Code2WavState {
     pre_transformer: TransformerState,
     upsample: Vec<History>,

@@ -423,15 +423,21 @@ fn depthwise_conv1d(bench: &mut Bench<'_>) {
     }
 }
 
+impl Bench<'_> {
+    /// Rows of an input that lie apart.
+    fn apart(&mut self, [rows, width]: [usize; 2]) -> Pair<2> {
+        let wide = self.input([rows, 2 * width]);
+        let right = |x: Tensor<2>| x.slice(s![.., width..]);
+        Pair(right(wide.0), right(wide.1))
+    }
+}
+
 fn extend(bench: &mut Bench<'_>) {
     for (rows, width) in FLAT {
         // Fewer rows than are kept, as many, and more; rows that lie apart, too.
         for reach in [1, rows, rows + 5] {
             let kept = bench.input([reach, width]);
-            let wide = bench.input([rows, 2 * width]);
-            let right = |x: &Tensor<2>| x.clone().slice(s![.., width..]);
-            let part = Pair(right(&wide.0), right(&wide.1));
-            for x in [bench.input([rows, width]), part] {
+            for x in [bench.input([rows, width]), bench.apart([rows, width])] {
                 let found = crate::extend(kept.0.clone(), x.0);
                 let expected = reference::extend(kept.1.clone(), x.1);
                 bench.compare(found.0, expected.0);
@@ -505,7 +511,7 @@ const PRODUCTS: [[usize; 3]; 5] = [
 
 fn rms_norm_linear(bench: &mut Bench<'_>) {
     for [rows, width, out] in PRODUCTS {
-        let (x, norm) = (bench.input([rows, width]), bench.input([width]));
+        let (x, norm) = (bench.apart([rows, width]), bench.input([width]));
         for dtype in [DType::F32, DType::BF16] {
             let weight = bench.stored([out, width], dtype);
             let found = crate::rms_norm_linear(x.0.clone(), (norm.0.clone(), 1e-6), weight.0);
@@ -533,11 +539,12 @@ fn snake_conv1d(bench: &mut Bench<'_>) {
         (3, 7, 1, 8, 8),
         (90, 7, 9, 5, 1),
         (100, 7, 9, 48, 70),
+        (20, 7, 9, 48, 70),
         (40, 7, 3, 200, 200),
         (30, 2, 1, 256, 1100),
     ] {
-        let rows = [(taps - 1) * dilation, rows].map(|rows| bench.input([rows, width]));
-        let [kept, x] = rows;
+        let kept = bench.input([(taps - 1) * dilation, width]);
+        let x = bench.apart([rows, width]);
         let snake = [2.0, 1.5].map(|least| bench.changed([width], |x| x + least));
         let [alpha, beta] = snake;
         for dtype in [DType::F32, DType::BF16] {
@@ -565,7 +572,7 @@ fn snake_conv1d(bench: &mut Bench<'_>) {
 
 fn add_snake_linear(bench: &mut Bench<'_>) {
     for (rows, width, out) in [(3, 8, 8), (90, 5, 7), (100, 96, 96), (40, 200, 1100)] {
-        let (y, x) = (bench.input([rows, out]), bench.input([rows, width]));
+        let (y, x) = (bench.input([rows, out]), bench.apart([rows, width]));
         let [alpha, beta] = [2.0, 1.5].map(|least| bench.changed([width], |x| x + least));
         for dtype in [DType::F32, DType::BF16] {
             let weight = bench.stored([out, width], dtype);
@@ -776,6 +783,8 @@ fn packed_experts(bench: &mut Bench<'_>) {
     for format in FORMATS {
         for sizes in [
             (1, 8, 2, 64, 32),
+            (1, 8, 8, 64, 768),
+            (1, 9, 8, 64, 1152),
             (5, 9, 3, 144, 48),
             (40, 4, 2, 96, 64),
             (70, 4, 2, 96, 64),

@@ -283,7 +283,7 @@ pub fn swiglu_linear(gate_up: Tensor<2>, weight: Tensor<2>) -> Tensor<2> {
 }
 
 /// [`causal_conv1d`] of [`snake`] of a stream's rows, the new ones behind those that were kept of it; and of all rows as they
-/// came the last, as many as were kept. What was kept is not behind the activation: its silence is silence.
+/// came the last, as many as were kept. `snake(0)` is 0, so zeros are the silence before a stream.
 ///
 /// # Shapes
 /// - kept: `[(taps - 1) * dilation, in]`, x: `[rows, in]`, of one dtype, both of at least one row
@@ -291,6 +291,9 @@ pub fn swiglu_linear(gate_up: Tensor<2>, weight: Tensor<2>) -> Tensor<2> {
 /// - weight: `[out, taps * in]`, taps outermost, oldest first
 /// - bias: `[out]`
 /// - output: `[rows, out]`, and as `kept`
+///
+/// # Panics
+/// When other rows were kept than the first output needs.
 pub fn snake_conv1d(
     [kept, x]: [Tensor<2>; 2],
     [alpha, inverse_beta]: [Tensor<1>; 2],
@@ -298,6 +301,12 @@ pub fn snake_conv1d(
     bias: Tensor<1>,
     dilation: usize,
 ) -> (Tensor<2>, Tensor<2>) {
+    let ([reach, width], [_, columns]) = (kept.dims(), weight.dims());
+    assert_eq!(
+        reach,
+        (columns / width - 1) * dilation,
+        "rows that are kept"
+    );
     let (y, last) = Dispatch::snake_conv1d(
         kept.into_dispatch(),
         x.into_dispatch(),
@@ -313,11 +322,14 @@ pub fn snake_conv1d(
 /// `y + snake(x) * weight^T + bias`: see [`snake`].
 ///
 /// # Shapes
-/// - y, output: `[rows, out]`
+/// - y, output: `[rows, out]`, of the dtype of x
 /// - x: `[rows, in]`
 /// - alpha, inverse_beta: `[in]`
 /// - weight: `[out, in]`
 /// - bias: `[out]`
+///
+/// # Panics
+/// When `y` has another shape.
 pub fn add_snake_linear(
     y: Tensor<2>,
     x: Tensor<2>,
@@ -325,6 +337,11 @@ pub fn add_snake_linear(
     weight: Tensor<2>,
     bias: Tensor<1>,
 ) -> Tensor<2> {
+    assert_eq!(
+        y.dims(),
+        [x.dims()[0], weight.dims()[0]],
+        "what is added to"
+    );
     Tensor::from_dispatch(Dispatch::add_snake_linear(
         y.into_dispatch(),
         x.into_dispatch(),

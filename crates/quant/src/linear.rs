@@ -145,7 +145,7 @@ impl Linear {
         ops::causal_conv1d(x, weight, bias, dilation)
     }
 
-    /// The same of a stream's rows behind an activation: see [`ops::snake_conv1d`].
+    /// The same of a stream's rows behind an activation: see [`ops::snake_conv1d`], which has the shapes.
     ///
     /// # Panics
     /// As [`Linear::causal_conv1d`].
@@ -160,7 +160,7 @@ impl Linear {
         ops::snake_conv1d(rows, snake, weight, bias, dilation)
     }
 
-    /// A kernel of one tap, of rows behind an activation, added to `y`: see [`ops::add_snake_linear`].
+    /// A kernel of one tap, of rows behind an activation, added to `y`: see [`ops::add_snake_linear`], which has the shapes.
     ///
     /// # Panics
     /// As [`Linear::causal_conv1d`].

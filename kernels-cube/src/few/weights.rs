@@ -184,6 +184,18 @@ fn base_of(place: &Place, #[comptime] step: usize, #[comptime] work: Work) -> us
     }
 }
 
+/// Which pair of tile `i` of all matrices is the one from which a step's loads count.
+#[cube]
+fn place_of(
+    place: &Place,
+    #[comptime] step: usize,
+    #[comptime] i: usize,
+    #[comptime] work: Work,
+) -> usize {
+    let tile = place.matrix * place.tiles + tile_of(i.runtime(), place, work);
+    tile * place.pairs + base_of(place, step, work)
+}
+
 #[cube]
 fn load_tile(
     words: &mut Array<Vector<u32, N4>>,
@@ -199,8 +211,7 @@ fn load_tile(
     let chunks = comptime!(work.form.vectors());
     let ahead = comptime!(work.ahead(step));
     let to = comptime!(step * work.tiles + i);
-    let tile = place.matrix * place.tiles + tile_of(i.runtime(), place, work);
-    let at = tile * place.pairs + base_of(place, step, work);
+    let at = place_of(place, step, i, work);
     let own = &codes[at * comptime!(chunks * 32) + lane..];
     #[unroll]
     for n in 0..chunks {
@@ -229,7 +240,7 @@ pub(super) fn load_late(
     #[comptime] work: Work,
 ) {
     let count = comptime!(work.each * work.form.vectors());
-    let at = (place.matrix * place.tiles + CUBE_POS_X as usize) * place.pairs + place.pair;
+    let at = place_of(place, 0usize, 0usize, work);
     let own = &codes[at * comptime!(work.form.vectors() * 32) + UNIT_POS_X as usize..];
     #[unroll]
     for n in comptime!(count - work.late)..count {
@@ -379,10 +390,10 @@ pub(super) fn load_now(from: &[f32], at: usize) -> f32 {
     value
 }
 
-/// What no load of tiles and factors sinks below: a way out that is not taken, since there are not so many rows, or matrices.
+/// What no load of tiles and factors sinks below: a way out that is not taken, for a number of rows, or of a matrix, which is not so large.
 #[cube]
-pub(super) fn stay(rows: u32) {
-    gpu_asm!("{{ .reg .pred p; setp.eq.u32 p, {r}, 4294967295; @p trap; }}", r = in(_) rows, options(nomem));
+pub(super) fn stay(number: u32) {
+    gpu_asm!("{{ .reg .pred p; setp.eq.u32 p, {n}, 4294967295; @p trap; }}", n = in(_) number, options(nomem));
 }
 
 /// Adds the products of the plane's pair number `step`, whose activations were loaded early if there is room for them.

@@ -186,6 +186,8 @@ impl Work {
             && tiles == 1
             && each <= EARLY
             && (once || mode == Mode::Dense && single && !tall);
+        // A cube of `down` has a multiprocessor to itself; where several share one, they hide each other's loads. What is
+        // early has one tile.
         let in_parts = mode == Mode::Down && single && stays && early && !ragged;
         Self {
             mode,

@@ -31,7 +31,7 @@ pub(super) struct Launch<'a> {
 }
 
 impl Launch<'_> {
-    /// - shares: of [`Mode::Down`]; of [`Mode::Dense`] what the product is added to
+    /// - shares: of [`Mode::Down`]; in [`Mode::Dense`] it is what the product is added to
     pub(super) fn go(&self, client: &Client, [x, y, order, blocks, shares]: [&Buffer; 5]) {
         let blocking = self.work.blocking;
         let [codes, scales, gains] = self.weights.buffers();

@@ -125,7 +125,7 @@ fn agree(weights: &Weights, x: &Activations, blocking: Blocking, instructions: I
 /// - y: `[rows, out]`
 ///
 /// # Panics
-/// When the order of `x` is not that of the instructions.
+/// When the order of `x` is not that of the instructions, or something is added to a product with packed weights.
 pub fn many(client: &Client, product: Product<'_>, y: &Buffer) {
     let Product {
         weights,
@@ -140,7 +140,11 @@ pub fn many(client: &Client, product: Product<'_>, y: &Buffer) {
     agree(weights, x, blocking, instructions);
     let columns = rows * x.halves();
     let form = match weights {
-        Weights::Tiles(matrix) => Form::Tiles(matrix.tiling.scaled),
+        Weights::Tiles(matrix) => {
+            let alone = bias.is_none() && onto.is_none();
+            assert!(alone, "nothing is added to products with packed weights");
+            Form::Tiles(matrix.tiling.scaled)
+        }
         Weights::Rows(_) => Form::Rows {
             taps: taps.count > 1,
             bias: bias.is_some(),

@@ -44,14 +44,7 @@ pub fn norm_rounded(
     let halves = if split { 2 } else { 1 };
     let elem = half::bf16::elem_type_native();
     let y = Buffer::empty(client, elem, x.rows * halves * x.width);
-    let heads = Heads {
-        buffer: x.buffer.clone(),
-        rows: x.rows,
-        heads: 1,
-        width: x.width,
-        strides: [x.stride, x.width],
-    };
-    together::launch_into(client, &heads, parameters, (&y, split));
+    together::launch_into(client, &x.clone().into(), parameters, (&y, split));
     Activations::new(y, split)
 }
 

@@ -94,7 +94,7 @@ impl CausalConv {
             .causal_conv1d(history.extend(x), self.size.dilation)
     }
 
-    /// The same of rows behind an activation. Its silence is silence, so the history is kept before it.
+    /// The same of rows behind an activation. It leaves zeros as they are, so rows are kept as they came.
     pub(super) fn forward_activated(
         &self,
         x: Tensor<2>,
@@ -149,28 +149,20 @@ impl TransposedConv {
         last: &mut LastRow,
     ) -> Option<Tensor<2>> {
         let [rows, _] = x.dims();
-        // [rows, rate * out], a row less at the begin
-        let (y, end) = match last.0.take() {
-            Some(row) => {
-                let (y, end) = self.kernel.snake_conv1d([row, x], act.parts(), 1);
-                (Some(y), end)
-            }
+        let (before, x) = match last.0.take() {
+            Some(row) => (row, x),
+            None if rows > 1 => (x.clone().slice(s![..1, ..]), x.slice(s![1.., ..])),
             None => {
-                let end = own(x.clone().slice(s![rows - 1.., ..]));
-                let y = (rows > 1).then(|| self.kernel.causal_conv1d(act.forward(x), 1));
-                (y, end)
+                last.0 = Some(x);
+                return None;
             }
         };
+        // [rows, rate * out]
+        let (y, end) = self.kernel.snake_conv1d([before, x], act.parts(), 1);
         last.0 = Some(end);
-        let y = y?;
         let [rows, _] = y.dims();
         Some(y.reshape([rows * self.rate, self.out]))
     }
-}
-
-/// The rows in memory of their own: a part of a tensor on a GPU keeps the whole of it.
-fn own(rows: Tensor<2>) -> Tensor<2> {
-    rows * 1.0
 }
 
 /// Every `stride`-th value.

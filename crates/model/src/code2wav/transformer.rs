@@ -41,7 +41,11 @@ pub(super) struct TransformerState {
 impl Transformer {
     /// Loads `layers` and `norm`.
     pub(super) fn load(weights: &Weights<'_>, config: &Code2WavConfig) -> Self {
-        let size = config.attention().into();
+        let window = config.sliding_window.min(config.max_position_embeddings);
+        let size = AttentionSize {
+            window: Some(window),
+            ..config.attention().into()
+        };
         Self {
             layers: weights
                 .at("layers")
@@ -51,7 +55,7 @@ impl Transformer {
             norm: RmsNorm::load(&weights.at("norm"), config.hidden_size, config.rms_norm_eps),
             rope: Rope::new(config.head_dim, config.rope.rope_theta, None),
             size,
-            window: config.sliding_window.min(config.max_position_embeddings),
+            window,
         }
     }
 

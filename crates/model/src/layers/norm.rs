@@ -42,7 +42,7 @@ impl RmsNorm {
         self.heads(x.unsqueeze_dim(1)).squeeze_dim(1)
     }
 
-    /// A product of the normed rows.
+    /// The normed rows times a matrix.
     ///
     /// # Shapes
     /// - x: `[rows, width]`

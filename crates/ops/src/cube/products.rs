@@ -32,7 +32,7 @@ fn product(x: F, weight: F, bias: Option<F>, taps: Taps) -> F {
     if let Some(weights) = &weights
         && bias.is_none()
         && taps.count == 1
-        && rows * halves(x.buffer.elem) <= SEVERAL
+        && are_few(rows, x.buffer.elem)
     {
         let x = rounded(&like.client, &x, weights.columns());
         return rounded_product(&like, weights, (&x, rows));
@@ -41,7 +41,7 @@ fn product(x: F, weight: F, bias: Option<F>, taps: Taps) -> F {
         && are_many(rows, &weight)
     {
         let x = rounded(&like.client, &x, x.width);
-        return many(&like, weights, (&x, rows, taps), [bias, None]);
+        return many_rows(&like, weights, (&x, rows, taps), [bias, None]);
     }
     let bias = bias.map(|bias| flat(cast(bias, like.dtype)));
     let product = Product {
@@ -54,13 +54,18 @@ fn product(x: F, weight: F, bias: Option<F>, taps: Taps) -> F {
     tensor(&like, y, [product.rows(), weight.rows], like.dtype)
 }
 
-/// What matrix units are made for.
+/// Whether a product reads the weights once for a few columns of activations.
+pub(super) fn are_few(rows: usize, of: ElemType) -> bool {
+    rows * halves(of) <= SEVERAL
+}
+
+/// Whether both sides have more rows than plain multiply-adds serve as well.
 pub(super) fn are_many(rows: usize, weight: &Matrix) -> bool {
     rows > FEW_ROWS && weight.rows > FEW_ROWS
 }
 
 /// The product of many rows, with a bias, and added to rows.
-pub(super) fn many(
+pub(super) fn many_rows(
     like: &F,
     weights: &Weights,
     (x, rows, taps): (&Activations, usize, Taps),
@@ -81,8 +86,8 @@ pub(super) fn many(
 
 /// The product of rows that are rounded already, without a bias.
 pub(super) fn rounded_product(like: &F, weights: &Weights, (x, rows): (&Activations, usize)) -> F {
-    if rows * x.halves() > SEVERAL {
-        return many(like, weights, (x, rows, Taps::ONE), [None, None]);
+    if !are_few(rows, elem(like.dtype)) {
+        return many_rows(like, weights, (x, rows, Taps::ONE), [None, None]);
     }
     let y = Buffer::empty(&like.client, elem(like.dtype), rows * weights.rows());
     few::few(&like.client, weights, (x, rows), &y);

@@ -4,13 +4,13 @@
 use burn::backend::ops::FloatTensorOps;
 use burn_cubecl::CubeBackend;
 use burn_cubecl::kernel::cast;
-use burn_omni_kernels::few::{SEVERAL, Weights};
+use burn_omni_kernels::few::Weights;
 use burn_omni_kernels::packed::tiles::Activations;
 use burn_omni_kernels::{self as kernels, Buffer, Taps};
 
 use super::buffers::{elem, flat, matrix, tensor};
 use super::products::{
-    are_many, causal_conv1d, halves, linear, many, on_matrix_units, rounded_product,
+    are_few, are_many, causal_conv1d, halves, linear, many_rows, on_matrix_units, rounded_product,
 };
 use super::{F, rows};
 
@@ -18,8 +18,7 @@ use super::{F, rows};
 fn takes_rounded(like: &F, [rows, width]: [usize; 2], weight: &F) -> Option<Weights> {
     let weight = matrix(weight.clone());
     let weights = on_matrix_units(&like.client, &weight, Taps::ONE)?;
-    let columns = rows * halves(elem(like.dtype));
-    let takes = if columns <= SEVERAL {
+    let takes = if are_few(rows, elem(like.dtype)) {
         weights.columns() == width
     } else {
         are_many(rows, &weight)
@@ -68,7 +67,7 @@ pub(super) fn snake_conv1d(
         let last = last.expect("rows were kept");
         let last = tensor(&x, last, [reach, x.meta.shape()[1]], x.dtype);
         return (
-            many(&x, &weights, (&all, rows, taps), [Some(bias), None]),
+            many_rows(&x, &weights, (&all, rows, taps), [Some(bias), None]),
             last,
         );
     }
@@ -86,7 +85,7 @@ pub(super) fn add_snake_linear(y: F, x: F, snake: [F; 2], [weight, bias]: [F; 2]
     {
         let (all, _) = snaked((None, x.clone()), snake);
         let added = [Some(bias), Some(y)];
-        return many(&x, &weights, (&all, rows, Taps::ONE), added);
+        return many_rows(&x, &weights, (&all, rows, Taps::ONE), added);
     }
     let [alpha, inverse_beta] = snake;
     let product = linear(rows::snake(x, alpha, inverse_beta), weight, Some(bias));

@@ -1,7 +1,7 @@
 //! Operations on each row or each number.
 
 use burn_cubecl::kernel::cast;
-use burn_omni_kernels::{self as kernels, Angles, Buffer, Function, Heads, NormParameters};
+use burn_omni_kernels::{self as kernels, Angles, Buffer, Function, NormParameters};
 
 use super::buffers::{e4m3, flat, heads, matrix, tensor};
 use super::{F, I};
@@ -19,13 +19,7 @@ pub(super) fn norm(x: F, weight: F, bias: Option<F>, eps: f64) -> F {
 pub(super) fn rms_norm(x: F, weight: F, eps: f64) -> F {
     let (like, x) = (x.clone(), matrix(x));
     let weight = flat(weight);
-    let heads = Heads {
-        buffer: x.buffer,
-        rows: x.rows,
-        heads: 1,
-        width: x.width,
-        strides: [x.stride, x.width],
-    };
+    let heads = x.clone().into();
     let y = kernels::norm(&like.client, &heads, parameters(&weight, None, eps));
     tensor(&like, y, [x.rows, x.width], like.dtype)
 }
