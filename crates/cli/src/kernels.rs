@@ -105,7 +105,7 @@ mod kept {
         device.split(':').next() == Some(Backend::Cuda.name())
     }
 
-    /// The same when nobody reads a warning any more.
+    /// [`save`] when nobody reads a warning any more.
     pub(crate) fn save_silently() {
         let _ = CACHE.get().map(KernelCache::save);
     }
