@@ -1,4 +1,5 @@
-//! Products of many rows with weights of bf16 and packed ones, and what stands before them, in plain code on a software adapter, against sums in f64.
+//! Products of many rows with weights of bf16 and packed ones, and what stands before them, in plain code on a software
+//! adapter, against sums in f64.
 //! `cargo test -p burn-omni-kernels --features wgpu --test many`
 
 mod adapter;

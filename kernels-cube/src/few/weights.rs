@@ -390,7 +390,8 @@ pub(super) fn load_now(from: &[f32], at: usize) -> f32 {
     value
 }
 
-/// What no load of tiles and factors sinks below: a way out that is not taken, for a number of rows, or of a matrix, which is not so large.
+/// What no load of tiles and factors sinks below: a way out that is not taken, since no number of rows or of a matrix is so
+/// large.
 #[cube]
 pub(super) fn stay(number: u32) {
     gpu_asm!("{{ .reg .pred p; setp.eq.u32 p, {n}, 4294967295; @p trap; }}", n = in(_) number, options(nomem));

@@ -186,8 +186,7 @@ impl Work {
             && tiles == 1
             && each <= EARLY
             && (once || mode == Mode::Dense && single && !tall);
-        // A cube of `down` has a multiprocessor to itself; where several share one, they hide each other's loads. What is
-        // early has one tile.
+        // Others gain nothing by it or lose. Measured: see benches/NOTES.md. What is early has one tile.
         let in_parts = mode == Mode::Down && single && stays && early && !ragged;
         Self {
             mode,

@@ -150,8 +150,8 @@ pub(crate) fn mul_bf16x2(a: u32, b: u32) -> u32 {
     d
 }
 
-/// A part of a vector of codes, by its [`mask_of`], as the first operand of a product, times the scales of rows `g` and `g + 8`: of codes of 4 bits
-/// a word is a part, of codes of 8 bits two.
+/// A part of a vector of codes, by its [`mask_of`], as the first operand of a product, times the scales of rows `g` and
+/// `g + 8`: of codes of 4 bits a word is a part, of codes of 8 bits two.
 #[cube]
 pub(crate) fn operand(
     codes: Vector<u32, N4>,
