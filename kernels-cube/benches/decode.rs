@@ -851,13 +851,7 @@ impl Thinker {
         let ids = Buffer::of(client, &(0..8).map(|i| i * 11 + 3).collect::<Vec<u32>>());
         let shares = Buffer::of(client, &[0.125_f32; 8]);
         self.time("gate_up", self.bytes(8 * 1536 * 2048), |layer| {
-            few::normed_gate_up(
-                client,
-                experts(layer).1.each_ref(),
-                &row,
-                Some(&ids),
-                (&h, 768),
-            );
+            few::normed_gate_up(client, &experts(layer).1[0], &row, Some(&ids), (&h, 768));
         });
         self.time("down", self.bytes(8 * 768 * 2048), |layer| {
             few::residual_down(

@@ -29,6 +29,7 @@ mod activation;
 pub mod attention;
 mod buffer;
 pub mod choose;
+mod clock;
 pub mod control;
 pub mod decode;
 mod draw;

@@ -18,6 +18,7 @@ use cubecl::prelude::*;
 
 use super::{arrive, warm};
 use crate::Buffer;
+use crate::clock;
 use crate::control::LEN;
 use crate::e4m3;
 use crate::packed::tiles::Activations;
@@ -39,6 +40,8 @@ const KEYS: usize = 16;
 const SPLITS: usize = 32;
 /// Parts that are loaded at once when they are joined.
 const JOINED: usize = 8;
+/// Cycles until keys and values were asked for. Measured: see benches/NOTES.md.
+const PAUSE: u32 = 2000;
 /// Numbers between heads in shared memory, so that the lanes of a plane meet different banks.
 const PITCH: usize = HEAD + 8;
 /// A score that no key has.
@@ -116,7 +119,7 @@ pub struct Attended<'a> {
     pub cache: &'a Cache,
     /// Two halves of `[query heads * 128]`, and the numbers between them.
     pub output: (&'a Activations, usize),
-    /// What the next launch reads.
+    /// What the next launch reads: brought into the cache where some cubes have no keys.
     pub next: &'a Buffer,
 }
 
@@ -184,7 +187,6 @@ fn attend_kernel(
     #[comptime] group: usize,
     #[comptime] e4m3: bool,
 ) {
-    warm(next);
     let lane = UNIT_POS_X as usize;
     let plane = UNIT_POS_Y as usize;
     let split = CUBE_POS_X as usize;
@@ -197,6 +199,12 @@ fn attend_kernel(
     let length = select(even < least, least, even);
     let active = last / length + 1usize;
     if split >= active {
+        // A cube without keys brings weights into the cache, once the others have asked for theirs.
+        clock::wait(PAUSE);
+        let idle = (split - active) * kv_heads + kv;
+        let unit = idle * comptime!(PLANES * 32) + UNIT_POS as usize;
+        let units = (SPLITS - active) * kv_heads * comptime!(PLANES * 32);
+        warm(next, unit, units);
         terminate!();
     }
     let start = split * length;

@@ -35,13 +35,14 @@ pub(crate) fn arrive(counters: &mut [u32], at: usize) -> u32 {
     before
 }
 
-/// Asks for memory that the next launch reads to be brought into the cache, by all units of a launch together.
+/// Asks for memory that the next launch reads to be brought into the cache, by so many units together.
+///
+/// - unit: which of them this is
 #[cube]
-pub(crate) fn warm(memory: &[Vector<u32, Const<4>>]) {
+pub(crate) fn warm(memory: &[Vector<u32, Const<4>>], unit: usize, units: usize) {
     // A line of the cache has 128 bytes.
     let lines = memory.len() / 8usize;
-    let units = CUBE_COUNT * CUBE_DIM as usize;
-    let mut line = ABSOLUTE_POS;
+    let mut line = unit;
     while line < lines {
         let address = memory[line * 8usize..].as_ptr();
         gpu_asm!("prefetch.global.L2 [{a}];", a = in(_) address, options(nomem));

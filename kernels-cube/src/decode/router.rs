@@ -238,7 +238,7 @@ fn parts_of(
             parts[comptime!(i * 3)] = shared_weights[at];
         }
     }
-    warm(next);
+    warm(next, ABSOLUTE_POS, CUBE_COUNT * UNITS);
     let mut sum = Vector::<f32, N8>::new(0.0f32);
     #[unroll]
     for i in 0..steps.vectors {

@@ -244,19 +244,19 @@ impl Stack {
         let row = &self.row;
         let hidden = (&self.hidden.0, self.hidden.1);
         match feed_forward {
-            FeedForward::Dense([gate_up, down]) => {
-                few::normed_gate_up(client, [gate_up, down], row, None, hidden);
+            FeedForward::Dense([gate_up, _]) => {
+                few::normed_gate_up(client, gate_up, row, None, hidden);
             }
             FeedForward::Sparse {
-                experts: [gate_up, down],
+                experts: [gate_up, _],
                 shared,
                 ..
             } => {
                 let ids = Some(&self.choice.ids);
-                few::normed_gate_up(client, [gate_up, down], row, ids, hidden);
-                if let Some([gate_up, down]) = shared {
+                few::normed_gate_up(client, gate_up, row, ids, hidden);
+                if let Some([gate_up, _]) = shared {
                     let hidden = (&self.shared_hidden.0, self.shared_hidden.1);
-                    few::normed_gate_up(client, [gate_up, down], row, None, hidden);
+                    few::normed_gate_up(client, gate_up, row, None, hidden);
                 }
             }
         }

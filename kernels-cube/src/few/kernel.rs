@@ -6,12 +6,15 @@ use super::single::{Factors, load_residual, tile, write_gated, write_residual};
 use super::weights::{load, load_late, load_now, load_values, multiply, row_of, stay, tile_of};
 use super::work::{Mode, ROWS, Work};
 use super::write::share_gains;
-use super::{Row, Weights, late, single, write};
+use super::{Row, Weights, late, single, turn, write};
 use crate::Buffer;
 use crate::packed::tiles::decode::mask_of;
 use crate::plane::plane_total;
 
 type N4 = Const<4>;
+
+/// Cubes from which on a launch asks for more than the memory gives at once.
+const CROWD: usize = 96;
 
 /// A launch of [`few_kernel`].
 pub(super) struct Launch<'a> {
@@ -32,16 +35,20 @@ pub(super) struct Launch<'a> {
     /// Numbers of `y` between rows.
     pub(super) stride: usize,
     pub(super) slots: usize,
-    /// What the next launch reads of the same experts.
-    pub(super) next: Option<&'a Weights>,
 }
 
 impl Launch<'_> {
     pub(super) fn go(&self, client: &Client) {
         let Self { weights, .. } = *self;
+        let cubes = weights.tiles(self.work.mode).div_ceil(self.work.tiles) * self.jobs;
         let work = Work {
             listed: self.chosen.is_some(),
-            warms: self.next.is_some(),
+            // Of several rows there are so many cubes that they take turns by themselves.
+            turns: if cubes < CROWD || self.jobs > self.slots {
+                1
+            } else {
+                self.work.turns
+            },
             ..self.work
         };
         let [codes, scales, gains] = weights.buffers();
@@ -49,7 +56,6 @@ impl Launch<'_> {
         let (h, squares, norm) = self.row.map_or((self.y, gains, gains), |(row, norm)| {
             (&row.h, &row.squares, norm)
         });
-        let next = self.next.unwrap_or(weights);
         let (width, eps) = self.row.map_or((1, 0.0), |(row, _)| (row.width, row.eps));
         #[expect(unsafe_code, reason = "kernels are launched without bounds checks")]
         // SAFETY: the functions of this module state the lengths; rows and tiles beyond the last are read again and not
@@ -77,7 +83,6 @@ impl Launch<'_> {
                 h.arg(),
                 squares.arg(),
                 self.y.arg(),
-                next.memory().bytes(16),
                 weights.rows() as u32,
                 weights.tiles(work.mode) as u32,
                 weights.pairs() as u32,
@@ -87,7 +92,6 @@ impl Launch<'_> {
                 self.stride as u32,
                 self.slots as u32,
                 width.div_ceil(ROWS) as u32,
-                next.lines() as u32,
                 1.0 / width as f32,
                 eps,
                 work,
@@ -134,7 +138,6 @@ fn few_kernel<Y: Float>(
     h: &mut [f32],
     squares: &mut [f32],
     y: &mut [Y],
-    next: &[Vector<u32, N4>],
     rows: u32,
     tiles: u32,
     pairs: u32,
@@ -144,7 +147,6 @@ fn few_kernel<Y: Float>(
     stride: u32,
     slots: u32,
     parts_of_norm: u32,
-    next_lines: u32,
     inverse_width: f32,
     eps: f32,
     #[comptime] work: Work,
@@ -202,6 +204,9 @@ fn few_kernel<Y: Float>(
         // Nobody waits for the number of the expert before activations are on their way.
         stay(matrix as u32);
     }
+    if comptime!(work.turns > 1) {
+        turn::wait(work);
+    }
     let mut words =
         Array::<Vector<u32, N4>>::new(comptime!(work.each * work.tiles * work.form.vectors()));
     let mut scale = Array::<u32>::new(comptime!(
@@ -228,9 +233,6 @@ fn few_kernel<Y: Float>(
         mask = late::mask(codes, rows, work);
     } else if comptime!(work.form.is_tiles()) {
         mask = comptime!(mask_of(work.form.scaled())).runtime();
-    }
-    if comptime!(work.warms) {
-        warm_matrix(next, matrix, next_lines as usize);
     }
     let mut factor = 1.0f32;
     if comptime!(work.is_normed()) && plane == 0 {
@@ -367,17 +369,4 @@ fn load_gain(
     let row = row_of(tile, slot, half, place, work);
     let row = select(row < place.rows, row, place.rows - 1usize);
     load_now(gains, place.matrix * place.rows + row)
-}
-
-/// Asks for one of several matrices to be brought into the cache, by all cubes of a job together.
-#[cube]
-fn warm_matrix(memory: &[Vector<u32, N4>], matrix: usize, lines: usize) {
-    let units = CUBE_COUNT_X as usize * CUBE_DIM as usize;
-    let mut line = CUBE_POS_X as usize * CUBE_DIM as usize + UNIT_POS as usize;
-    while line < lines {
-        // A line of the cache has 128 bytes.
-        let address = memory[(matrix * lines + line) * 8usize..].as_ptr();
-        gpu_asm!("prefetch.global.L2 [{a}];", a = in(_) address, options(nomem));
-        line += units;
-    }
 }

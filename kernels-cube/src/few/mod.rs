@@ -15,6 +15,7 @@
 mod kernel;
 mod late;
 mod single;
+mod turn;
 mod weights;
 mod work;
 mod write;
@@ -93,7 +94,6 @@ pub fn few(client: &Client, weights: &Weights, (x, rows): (&Activations, usize),
         x_stride: weights.columns(),
         stride: weights.rows(),
         slots: 1,
-        next: None,
     };
     launch.go(client);
 }
@@ -122,7 +122,6 @@ pub fn gate_up(
         x_stride: weights.columns(),
         stride,
         slots,
-        next: None,
     };
     launch.go(client);
 }
@@ -153,7 +152,6 @@ pub fn down(
         x_stride: weights.columns(),
         stride: weights.rows(),
         slots,
-        next: None,
     };
     launch.go(client);
 }
@@ -173,7 +171,6 @@ pub fn normed(client: &Client, weights: &Weights, row: &Row, y: &Buffer) {
         x_stride: row.columns,
         stride: weights.rows(),
         slots: 1,
-        next: None,
     };
     launch.go(client);
 }
@@ -182,10 +179,9 @@ pub fn normed(client: &Client, weights: &Weights, row: &Row, y: &Buffer) {
 ///
 /// - ids: u32 `[slots]`; without them of the only matrix
 /// - h: `[slots, 2, stride]`, zero behind the intermediate width
-/// - next: the down matrices of the same experts
 pub fn normed_gate_up(
     client: &Client,
-    [weights, next]: [&Weights; 2],
+    weights: &Weights,
     row: &Row,
     ids: Option<&Buffer>,
     (h, stride): (&Activations, usize),
@@ -203,7 +199,6 @@ pub fn normed_gate_up(
         x_stride: row.columns,
         stride,
         slots,
-        next: Some(next),
     };
     launch.go(client);
 }
@@ -230,7 +225,6 @@ pub fn residual(
         x_stride: columns,
         stride: row.columns,
         slots: 1,
-        next: None,
     };
     launch.go(client);
 }
@@ -260,7 +254,6 @@ pub fn residual_down(
         x_stride: stride,
         stride: row.columns,
         slots,
-        next: None,
     };
     launch.go(client);
 }

@@ -82,15 +82,18 @@ fn total(
             sum += own[comptime!(plane * work.parts())];
         }
     } else {
+        let count = comptime!(work.planes.div_ceil(2));
+        let mut all = Array::<f32>::new(count);
         #[unroll]
-        for pair in 0..comptime!(work.planes.div_ceil(2)) {
+        for pair in 0..count {
             let part = own[comptime!(pair * 2 * ROWS)];
-            if comptime!(2 * pair + 1 < work.planes) {
-                sum += part;
+            all[pair] = if comptime!(2 * pair + 1 < work.planes) {
+                part
             } else {
-                sum += select(lane < ROWS, part, 0.0f32);
-            }
+                select(lane < ROWS, part, 0.0f32)
+            };
         }
+        sum = together(&mut all, count);
         sum += plane_shuffle_xor(sum, comptime!(ROWS as u32));
     }
     if comptime!(work.form.is_tiles()) {
@@ -103,6 +106,25 @@ fn total(
         sum *= factors.norm;
     }
     sum
+}
+
+/// The sum of so many numbers, of halves first, so that few of them wait for one another.
+#[cube]
+fn together(all: &mut Array<f32>, #[comptime] count: usize) -> f32 {
+    #[unroll]
+    for step in 0..comptime!(count.next_power_of_two().trailing_zeros() as usize) {
+        let left = comptime!(halved(count, step));
+        #[unroll]
+        for i in 0..comptime!(left / 2) {
+            all[i] = all[i] + all[comptime!(left - left / 2 + i)];
+        }
+    }
+    all[0]
+}
+
+/// How many numbers are left of so many after some steps of which each takes half of them away.
+const fn halved(count: usize, steps: usize) -> usize {
+    count.div_ceil(1 << steps)
 }
 
 /// Writes the sums.

@@ -63,14 +63,6 @@ impl Weights {
         }
     }
 
-    /// Lines of 128 bytes of one matrix; what is behind the last whole one does not count.
-    pub(super) fn lines(&self) -> usize {
-        match self {
-            Self::Tiles(matrix) => matrix.tiling.code_words(1) / 32,
-            Self::Rows(matrix) => matrix.rows * matrix.width / 64,
-        }
-    }
-
     pub(super) const fn form(&self) -> Form {
         match self {
             Self::Tiles(matrix) => Form::Tiles(matrix.tiling.scaled),

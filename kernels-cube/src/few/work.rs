@@ -15,6 +15,11 @@ pub(super) const ROWS: usize = 16;
 const ROOM: usize = 8;
 /// Pairs whose activations a plane has room for.
 const EARLY: usize = 3;
+/// Columns that a plane takes of gates and what they gate.
+const GATED: usize = 256;
+/// Bytes of weights for which turns are a cycle apart. A multiprocessor of an H200 gets about 18 in a cycle; turns that are
+/// shorter than what they ask for takes were best.
+const BYTES_A_CYCLE: usize = 25;
 /// Columns of a pair of dense rows.
 const DENSE: usize = 128;
 
@@ -129,8 +134,6 @@ pub(super) struct Work {
     pub(super) residual: bool,
     /// Whether a list says which experts.
     pub(super) listed: bool,
-    /// Whether what the next launch reads is brought into the cache.
-    pub(super) warms: bool,
     /// Whether there are more columns than a cube takes.
     pub(super) blocks: bool,
     /// Whether a plane has room for all its weights, and loads them before it multiplies any.
@@ -140,6 +143,8 @@ pub(super) struct Work {
     pub(super) early: bool,
     /// Vectors of its weights that it asks for last, and multiplies the others meanwhile.
     pub(super) late: usize,
+    /// How many turns planes take to ask for their weights, see [`turn`](super::turn).
+    pub(super) turns: usize,
     /// Whether packed weights pass the first cache by.
     pub(super) passes: bool,
     /// Whether lanes without a column jump over the loads of activations.
@@ -165,8 +170,8 @@ impl Work {
             Mode::Dense if tall && form.is_tiles() && single => (1, 2),
             Mode::Dense if tall && form.is_tiles() => (2, 2),
             Mode::Dense if tall => (1, 4),
-            Mode::GateUp if form.is_tiles() && jobs == 1 => (1, 2),
-            Mode::GateUp if form.is_tiles() => (2, 2),
+            Mode::GateUp if form.is_tiles() && jobs == 1 => (1, GATED / form.pair()),
+            Mode::GateUp if form.is_tiles() => (2, GATED / form.pair()),
             Mode::Down if jobs > 2 && bytes => (2, 4),
             Mode::Down if jobs > 2 && form.is_tiles() => (4, 4),
             Mode::Dense | Mode::GateUp | Mode::Down => (1, 1),
@@ -202,7 +207,6 @@ impl Work {
             squares: None,
             residual: false,
             listed: false,
-            warms: false,
             blocks: false,
             stays,
             early,
@@ -210,6 +214,11 @@ impl Work {
                 each * form.vectors() / 2
             } else {
                 0
+            },
+            turns: match mode {
+                Mode::Down if in_parts => 6,
+                Mode::GateUp if form.is_tiles() && tiles > 1 && single => 2,
+                Mode::Dense | Mode::GateUp | Mode::Down => 1,
             },
             passes: match mode {
                 Mode::Dense => single || tall && !bytes,
@@ -267,6 +276,12 @@ impl Work {
             Form::Tiles(_) => "",
             Form::Rows { .. } => ".L1::evict_first.L2::128B",
         }
+    }
+
+    /// Cycles of a turn.
+    pub(super) const fn turn(&self) -> usize {
+        let vectors = self.planes * self.each * self.tiles * self.form.vectors();
+        vectors * 32 * 16 / self.turns / BYTES_A_CYCLE
     }
 
     /// Whether vector number `n` of the plane's weights is one of the last.
