@@ -40,8 +40,10 @@ const KEYS: usize = 16;
 const SPLITS: usize = 32;
 /// Parts that are loaded at once when they are joined.
 const JOINED: usize = 8;
-/// Cycles until keys and values were asked for. Measured: see benches/NOTES.md.
+/// Cycles that a cube without keys waits before it fetches ahead, so that keys and values are asked for first.
 const PAUSE: u32 = 2000;
+/// Cubes that fetch ahead: fewer would not be done before the others, more would stand in the way of other heads.
+const FETCHING: [usize; 2] = [32, 96];
 /// Numbers between heads in shared memory, so that the lanes of a plane meet different banks.
 const PITCH: usize = HEAD + 8;
 /// A score that no key has.
@@ -119,7 +121,7 @@ pub struct Attended<'a> {
     pub cache: &'a Cache,
     /// Two halves of `[query heads * 128]`, and the numbers between them.
     pub output: (&'a Activations, usize),
-    /// What the next launch reads: brought into the cache where some cubes have no keys.
+    /// What the next launch reads: brought into the cache where enough cubes have no keys.
     pub next: &'a Buffer,
 }
 
@@ -139,7 +141,8 @@ pub fn attend(client: &Client, attend: &Attend, attended: Attended<'_>) {
     unsafe {
         attend_kernel::launch_unchecked(
             client,
-            CubeCount::Static(SPLITS as u32, kv_heads as u32, 1),
+            // The cubes that have keys begin first.
+            CubeCount::Static(kv_heads as u32, SPLITS as u32, 1),
             CubeDim::new_2d(32, PLANES as u32),
             qkv.vectors(4),
             norms[0].vectors(4),
@@ -189,8 +192,8 @@ fn attend_kernel(
 ) {
     let lane = UNIT_POS_X as usize;
     let plane = UNIT_POS_Y as usize;
-    let split = CUBE_POS_X as usize;
-    let kv = CUBE_POS_Y as usize;
+    let split = CUBE_POS_Y as usize;
+    let kv = CUBE_POS_X as usize;
     let kv_heads = kv_heads as usize;
     let last = control[LEN] as usize;
     // The part of the keys of this cube.
@@ -199,12 +202,11 @@ fn attend_kernel(
     let length = select(even < least, least, even);
     let active = last / length + 1usize;
     if split >= active {
-        // A cube without keys brings weights into the cache, once the others have asked for theirs.
-        clock::wait(PAUSE);
-        let idle = (split - active) * kv_heads + kv;
-        let unit = idle * comptime!(PLANES * 32) + UNIT_POS as usize;
-        let units = (SPLITS - active) * kv_heads * comptime!(PLANES * 32);
-        warm(next, unit, units);
+        fetch_ahead(
+            next,
+            (split - active) * kv_heads + kv,
+            (SPLITS - active) * kv_heads,
+        );
         terminate!();
     }
     let start = split * length;
@@ -392,6 +394,20 @@ fn attend_kernel(
     if comptime!(group == PLANES) || plane < group {
         let at = (kv * group + plane) * comptime!(HEAD / 4);
         join::write(a, &mut planes, value, peak[1], at, columns as usize);
+    }
+}
+
+/// Brings what the next launch reads into the cache, if there are enough cubes without keys.
+///
+/// - idle: which of them this is, of so many
+#[cube]
+fn fetch_ahead(next: &[Vector<u32, N4>], idle: usize, count: usize) {
+    let [least, most] = FETCHING;
+    let cubes = select(count < most, count, most);
+    if count >= least && idle < cubes {
+        clock::wait(PAUSE);
+        let units = comptime!(PLANES * 32);
+        warm(next, idle * units + UNIT_POS as usize, cubes * units);
     }
 }
 

@@ -13,9 +13,6 @@ use crate::plane::plane_total;
 
 type N4 = Const<4>;
 
-/// Cubes from which on a launch asks for more than the memory gives at once.
-const CROWD: usize = 96;
-
 /// A launch of [`few_kernel`].
 pub(super) struct Launch<'a> {
     pub(super) weights: &'a Weights,
@@ -40,16 +37,10 @@ pub(super) struct Launch<'a> {
 impl Launch<'_> {
     pub(super) fn go(&self, client: &Client) {
         let Self { weights, .. } = *self;
-        let cubes = weights.tiles(self.work.mode).div_ceil(self.work.tiles) * self.jobs;
+        let cubes = weights.tiles(self.work.mode).div_ceil(self.work.tiles);
         let work = Work {
             listed: self.chosen.is_some(),
-            // Of several rows there are so many cubes that they take turns by themselves.
-            turns: if cubes < CROWD || self.jobs > self.slots {
-                1
-            } else {
-                self.work.turns
-            },
-            ..self.work
+            ..self.work.crowded(client, cubes * self.jobs)
         };
         let [codes, scales, gains] = weights.buffers();
         let [ids, shares] = self.chosen.unwrap_or([codes, gains]);
@@ -63,11 +54,7 @@ impl Launch<'_> {
         unsafe {
             few_kernel::launch_unchecked(
                 client,
-                CubeCount::Static(
-                    weights.tiles(work.mode).div_ceil(work.tiles) as u32,
-                    self.jobs as u32,
-                    1,
-                ),
+                CubeCount::Static(cubes as u32, self.jobs as u32, 1),
                 CubeDim::new_3d(
                     32,
                     work.of_expert as u32,

@@ -112,7 +112,8 @@ pub fn gate_up(
     natural(x);
     let launch = Launch {
         weights,
-        work: Work::new(Mode::GateUp, weights, x.split, [ids.len(), x.halves(), 1]),
+        work: Work::new(Mode::GateUp, weights, x.split, [ids.len(), x.halves(), 1])
+            .of_rows(ids.len() / slots),
         x: &x.buffer,
         y: h,
         chosen: Some([ids, ids]),

@@ -93,7 +93,7 @@ fn total(
                 select(lane < ROWS, part, 0.0f32)
             };
         }
-        sum = together(&mut all, count);
+        sum = sum_in_halves(&mut all, count);
         sum += plane_shuffle_xor(sum, comptime!(ROWS as u32));
     }
     if comptime!(work.form.is_tiles()) {
@@ -108,9 +108,9 @@ fn total(
     sum
 }
 
-/// The sum of so many numbers, of halves first, so that few of them wait for one another.
+/// The sum of so many numbers, one half added to the other until one is left, so that few additions wait for one another.
 #[cube]
-fn together(all: &mut Array<f32>, #[comptime] count: usize) -> f32 {
+fn sum_in_halves(all: &mut Array<f32>, #[comptime] count: usize) -> f32 {
     #[unroll]
     for step in 0..comptime!(count.next_power_of_two().trailing_zeros() as usize) {
         let left = comptime!(halved(count, step));

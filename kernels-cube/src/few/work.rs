@@ -1,5 +1,7 @@
 //! What a launch computes, and how its planes share it.
 
+use cubecl::client::Client;
+
 use super::{Row, Weights};
 use crate::packed::tiles::Scaled;
 
@@ -17,8 +19,10 @@ const ROOM: usize = 8;
 const EARLY: usize = 3;
 /// Columns that a plane takes of gates and what they gate.
 const GATED: usize = 256;
-/// Bytes of weights for which turns are a cycle apart. A multiprocessor of an H200 gets about 18 in a cycle; turns that are
-/// shorter than what they ask for takes were best.
+/// Turns that planes take to ask for weights of down, and of gates: measured, see benches/NOTES.md.
+const TURNS: [usize; 2] = [6, 2];
+/// Bytes of a cube's weights for which turns are a cycle apart. A multiprocessor of an H200 gets about 18 in a cycle; turns
+/// that are shorter than what they ask for takes were best. Where the memory gives less they are too short to help.
 const BYTES_A_CYCLE: usize = 25;
 /// Columns of a pair of dense rows.
 const DENSE: usize = 128;
@@ -143,7 +147,7 @@ pub(super) struct Work {
     pub(super) early: bool,
     /// Vectors of its weights that it asks for last, and multiplies the others meanwhile.
     pub(super) late: usize,
-    /// How many turns planes take to ask for their weights, see [`turn`](super::turn).
+    /// How many turns planes take at most to ask for their weights, see [`turn`](super::turn).
     pub(super) turns: usize,
     /// Whether packed weights pass the first cache by.
     pub(super) passes: bool,
@@ -216,8 +220,8 @@ impl Work {
                 0
             },
             turns: match mode {
-                Mode::Down if in_parts => 6,
-                Mode::GateUp if form.is_tiles() && tiles > 1 && single => 2,
+                Mode::Down if in_parts => TURNS[0],
+                Mode::GateUp if tiles > 1 && single => TURNS[1],
                 Mode::Dense | Mode::GateUp | Mode::Down => 1,
             },
             passes: match mode {
@@ -230,6 +234,23 @@ impl Work {
                 && all.is_multiple_of(each)
                 && if form.is_tiles() { !patient } else { single },
         }
+    }
+
+    /// The experts are those of so many rows of activations: planes take turns for one, several have many more cubes.
+    pub(super) const fn of_rows(mut self, rows: usize) -> Self {
+        if rows > 1 {
+            self.turns = 1;
+        }
+        self
+    }
+
+    /// There are so many cubes: planes take turns where they are enough to keep the memory busy.
+    pub(super) fn crowded(mut self, client: &Client, cubes: usize) -> Self {
+        let multiprocessors = client.properties().hardware.num_streaming_multiprocessors;
+        if cubes < multiprocessors.unwrap_or(0) as usize * 3 / 4 {
+            self.turns = 1;
+        }
+        self
     }
 
     /// Cubes have blocks of columns of their own.
