@@ -116,7 +116,7 @@ fn sum_in_halves(all: &mut Array<f32>, #[comptime] count: usize) -> f32 {
         let left = comptime!(halved(count, step));
         #[unroll]
         for i in 0..comptime!(left / 2) {
-            all[i] = all[i] + all[comptime!(left - left / 2 + i)];
+            all[i] += all[comptime!(left - left / 2 + i)];
         }
     }
     all[0]

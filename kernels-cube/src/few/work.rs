@@ -155,6 +155,23 @@ pub(super) struct Work {
     pub(super) jumps: bool,
 }
 
+/// Tiles of a cube, and pairs of a plane if there are as many.
+const fn shape(mode: Mode, form: Form, [tall, single]: [bool; 2], jobs: usize) -> (usize, usize) {
+    // Many planes with a pair each hide latency better than few with many; where there are many cubes, fewer and
+    // longer planes cost less. Measured: see benches/NOTES.md.
+    match mode {
+        Mode::Dense if tall && form.is_bytes() => (ROOM / form.vectors(), 1),
+        Mode::Dense if tall && form.is_tiles() && single => (1, 2),
+        Mode::Dense if tall && form.is_tiles() => (2, 2),
+        Mode::Dense if tall => (1, 4),
+        Mode::GateUp if form.is_tiles() && jobs == 1 => (1, GATED / form.pair()),
+        Mode::GateUp if form.is_tiles() => (2, GATED / form.pair()),
+        Mode::Down if jobs > 2 && form.is_bytes() => (2, 4),
+        Mode::Down if jobs > 2 && form.is_tiles() => (4, 4),
+        Mode::Dense | Mode::GateUp | Mode::Down => (1, 1),
+    }
+}
+
 impl Work {
     /// The work of `jobs` jobs of `columns` columns and `slots` experts each.
     pub(super) fn new(
@@ -167,19 +184,7 @@ impl Work {
         let bytes = form.is_bytes();
         let tall = mode == Mode::Dense && weights.tiles(mode) >= TALL;
         let single = columns == if split { 2 } else { 1 };
-        // Many planes with a pair each hide latency better than few with many; where there are many cubes, fewer and
-        // longer planes cost less. Measured: see benches/NOTES.md.
-        let (tiles, wanted) = match mode {
-            Mode::Dense if tall && bytes => (ROOM / form.vectors(), 1),
-            Mode::Dense if tall && form.is_tiles() && single => (1, 2),
-            Mode::Dense if tall && form.is_tiles() => (2, 2),
-            Mode::Dense if tall => (1, 4),
-            Mode::GateUp if form.is_tiles() && jobs == 1 => (1, GATED / form.pair()),
-            Mode::GateUp if form.is_tiles() => (2, GATED / form.pair()),
-            Mode::Down if jobs > 2 && bytes => (2, 4),
-            Mode::Down if jobs > 2 && form.is_tiles() => (4, 4),
-            Mode::Dense | Mode::GateUp | Mode::Down => (1, 1),
-        };
+        let (tiles, wanted) = shape(mode, form, [tall, single], jobs);
         let all = slots * pairs;
         let wanted = all.div_ceil(PLANES).max(wanted).min(pairs);
         // The pairs of a plane are of one expert.
