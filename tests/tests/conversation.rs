@@ -25,11 +25,11 @@ const QUESTIONS: [Said; 5] = [
             Content::text("What is this?"),
         ]
     },
-    || vec![Content::audio_file(medium("audio-000.wav"))],
+    || vec![Content::audio_file(medium("audio-000.flac"))],
     || vec![Content::text("Count from 2 to 6.")],
     || {
         vec![
-            Content::audio_file(medium("audio-001.wav")),
+            Content::audio_file(medium("audio-001.flac")),
             Content::text("Transcribe the audio."),
         ]
     },

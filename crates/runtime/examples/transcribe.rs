@@ -6,7 +6,7 @@ use burn_omni::{Content, Device, Engine, EngineConfig, Event, Request, Sampling}
 
 fn main() -> Result<(), burn_omni::Error> {
     let recording = std::env::args().nth(1);
-    let recording = recording.unwrap_or_else(|| "tests/eval/media/audio-001.wav".into());
+    let recording = recording.unwrap_or_else(|| "tests/eval/media/audio-001.flac".into());
     let config = EngineConfig::new("assets/omni-demo").device(Device::flex());
     let engine = Engine::load(config.speech(false))?;
     let request = Request::new()
