@@ -42,7 +42,8 @@ const SPLITS: usize = 32;
 const JOINED: usize = 8;
 /// Cycles that a cube without keys waits before it fetches ahead, so that keys and values are asked for first.
 const PAUSE: u32 = 2000;
-/// Cubes that fetch ahead: fewer would not be done before the others, more would stand in the way of other heads.
+/// Cubes that fetch ahead, at least and at most: each of a few would have much to fetch, and many may wait where cubes with
+/// keys could be. Both are guesses.
 const FETCHING: [usize; 2] = [32, 96];
 /// Numbers between heads in shared memory, so that the lanes of a plane meet different banks.
 const PITCH: usize = HEAD + 8;
