@@ -2,7 +2,9 @@
 
 use cubecl::prelude::*;
 
-/// Waits, on a GPU of NVIDIA.
+/// Waits so many cycles of the multiprocessor's clock, on an NVIDIA GPU.
+///
+/// The number is an operand: in a text without operands both per cent signs stay, and PTX has one.
 #[cube]
 pub(crate) fn wait(cycles: u32) {
     gpu_asm!(

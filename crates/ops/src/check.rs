@@ -794,8 +794,8 @@ fn packed_experts(bench: &mut Bench<'_>) {
         }
     }
     let [fp4, fp8] = [PackedFormat::NVFP4, PackedFormat::FP8];
-    // Enough rows of the matrices for a GPU's planes to ask for them in turns.
-    packed_experts_of(bench, [fp4, fp4], (1, 8, 8, 1600, 208));
+    // Enough cubes for planes to ask in turns on an NVIDIA GPU of up to 192 multiprocessors.
+    packed_experts_of(bench, [fp4, fp4], (1, 8, 8, 2304, 288));
     // Matrices of two formats, as mixed precision has them; on some devices one of the two lies in another order.
     let int4 = PackedFormat::new(Code::Int4, Scale::Affine, 32);
     for formats in [
