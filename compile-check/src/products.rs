@@ -2,7 +2,7 @@
 
 use burn_omni_kernels::Buffer;
 use burn_omni_kernels::few::{self, FEW, SEVERAL, Weights, few};
-use burn_omni_kernels::many::{self, Plan, sum_slots};
+use burn_omni_kernels::many::{self, Added, Plan, sum_slots};
 use burn_omni_kernels::packed::tiles::{
     Activations, ColumnOrder, Matrix, Tiling, activations, pack, unpack,
 };
@@ -168,7 +168,7 @@ impl<'a> Launches<'a> {
                 many::gate_up(self.client, gate_up, &x, &plan, (&h.buffer, stride));
                 let parts = self.buffer::<Y>(rows * slots * hidden);
                 many::down(self.client, down, &h, (&plan, &weights), &parts);
-                sum_slots(self.client, (&parts, slots), (&y, hidden));
+                sum_slots(self.client, (&parts, slots), Added::default(), (&y, hidden));
             }
         }
     }

@@ -1,7 +1,7 @@
 //! Launches the products whose both operands have 4 bits, on the architectures that have them.
 
 use burn_omni_kernels::Buffer;
-use burn_omni_kernels::many::{Blocking, Plan, sum_slots};
+use burn_omni_kernels::many::{Added, Blocking, Plan, sum_slots};
 use burn_omni_kernels::packed::tiles::scaled::{self, quantize};
 use burn_omni_kernels::packed::tiles::{ColumnOrder, Matrix, Tiling};
 use burn_omni_kernels::packed::{Coding, Shape};
@@ -91,7 +91,7 @@ impl Launches<'_> {
             let parts = self.buffer::<Y>(rows * slots * hidden);
             scaled::down(self.client, &down, &h, (&plan, &weights), &parts);
             let y = self.buffer::<Y>(rows * hidden);
-            sum_slots(self.client, (&parts, slots), (&y, hidden));
+            sum_slots(self.client, (&parts, slots), Added::default(), (&y, hidden));
         }
     }
 

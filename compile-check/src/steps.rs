@@ -8,7 +8,8 @@ use burn_omni_kernels::decode::{
 use burn_omni_kernels::few::{Rows, Weights};
 use burn_omni_kernels::packed::tiles::{Matrix, Tiling, activations};
 use burn_omni_kernels::packed::{Coding, Shape};
-use burn_omni_kernels::{Buffer, E4M3};
+use burn_omni_kernels::prompt::{self, Attending, Entering};
+use burn_omni_kernels::{Angles, Buffer, E4M3};
 use cubecl_core::frontend::Scalar;
 use cubecl_core::prelude::*;
 
@@ -26,6 +27,7 @@ pub(crate) fn steps(client: &Client, model: &Model, note: &mut dyn FnMut(String)
             let step = made.step(decoder);
             step.launch(client);
             made.edges(&step.stack, decoder);
+            made.prompts(decoder);
             let name = coding.map_or("bf16", |(name, _)| name);
             note(format!("{} {name} step {}", model.name, decoder.hidden));
         }
@@ -38,6 +40,9 @@ pub(crate) fn steps(client: &Client, model: &Model, note: &mut dyn FnMut(String)
         note(format!("{} FP8 cache {}", model.name, decoder.hidden));
     }
 }
+
+/// Rows of prompts: with what rounding takes away, and one for every blocking.
+const PROMPTS: [usize; 3] = [32, 128, 4096];
 
 /// Weights of one coding, or of bf16.
 struct Made<'a> {
@@ -54,19 +59,60 @@ impl Made<'_> {
             ..
         } = *decoder;
         let norm = || self.buffer::<f32>(hidden);
-        let layer = Layer {
+        let layer = self.layer(decoder);
+        let attend = Attend::new(self.client, heads, 1e-6, &[0.0; 64]);
+        let stack = Stack::new(self.client, hidden, vec![layer], (norm(), 1e-6), attend);
+        let table = self.rows(1, vocabulary, hidden);
+        let head = self.weights(1, vocabulary, hidden, false);
+        Step::new(self.client, table, stack, head)
+    }
+
+    fn layer(&self, decoder: &Decoder) -> Layer {
+        let Decoder { hidden, heads, .. } = *decoder;
+        let norm = || self.buffer::<f32>(hidden);
+        Layer {
             norms: [norm(), norm()],
             qkv: self.weights(1, (heads[0] + 2 * heads[1]) * 128, hidden, false),
             qk_norms: [self.buffer::<f32>(128), self.buffer::<f32>(128)],
             o_proj: self.weights(1, hidden, heads[0] * 128, false),
             feed_forward: self.feed_forward(decoder),
             cache: self.cache(heads[1], half::bf16::elem_type_native()),
-        };
-        let attend = Attend::new(self.client, heads, 1e-6, &[0.0; 64]);
-        let stack = Stack::new(self.client, hidden, vec![layer], (norm(), 1e-6), attend);
-        let table = self.rows(1, vocabulary, hidden);
-        let head = self.weights(1, vocabulary, hidden, false);
-        Step::new(self.client, table, stack, head)
+        }
+    }
+
+    /// Prompts through the halves of a layer, as far as there are launches for them.
+    fn prompts(&self, decoder: &Decoder) {
+        let Decoder { hidden, heads, .. } = *decoder;
+        let layer = self.layer(decoder);
+        for rows in PROMPTS {
+            let x = burn_omni_kernels::Matrix {
+                buffer: self.buffer::<f32>(rows * hidden),
+                rows,
+                width: hidden,
+                stride: hidden,
+            };
+            let entering = |half: usize| Entering {
+                x: &x,
+                norm: &layer.norms[half],
+                eps: 1e-6,
+            };
+            let angles = self.buffer::<f32>(rows * 64);
+            let attending = Attending {
+                qkv: &layer.qkv,
+                qk_norms: layer.qk_norms.each_ref(),
+                o_proj: &layer.o_proj,
+                heads,
+                angles: Angles {
+                    cos: &angles,
+                    sin: &angles,
+                },
+            };
+            for elem in [half::bf16::elem_type_native(), E4M3] {
+                let cache = self.cache(heads[1], elem);
+                let _ = prompt::attend(self.client, entering(0), attending, (&cache, 0));
+            }
+            let _ = prompt::feed_forward(self.client, entering(1), &layer.feed_forward);
+        }
     }
 
     /// Attention over a cache of other elements.
@@ -88,7 +134,7 @@ impl Made<'_> {
     }
 
     fn cache(&self, kv_heads: usize, elem: ElemType) -> Cache {
-        let rows = || Buffer::empty(self.client, elem, 64 * kv_heads * 128);
+        let rows = || Buffer::empty(self.client, elem, PROMPTS[2] * kv_heads * 128);
         Cache {
             keys: rows(),
             values: rows(),

@@ -24,7 +24,7 @@ use std::time::Instant;
 
 use burn_omni_kernels::Buffer;
 use burn_omni_kernels::few::{self, Weights};
-use burn_omni_kernels::many::{self, Blocking, Plan};
+use burn_omni_kernels::many::{self, Added, Blocking, Plan};
 use burn_omni_kernels::packed::tiles::{Activations, ColumnOrder, Matrix, Tiling, activations};
 use burn_omni_kernels::packed::{Coding, Scaling, Shape};
 use coded::{CODINGS, Source};
@@ -424,7 +424,12 @@ impl Bench {
                 &parts,
             );
             let y = self.poisoned(rows * hidden);
-            many::sum_slots(&self.client, (&parts, top_k), (&y, hidden));
+            many::sum_slots(
+                &self.client,
+                (&parts, top_k),
+                Added::default(),
+                (&y, hidden),
+            );
             report(
                 if order == ColumnOrder::Natural {
                     "grouped"
@@ -825,6 +830,7 @@ impl Cut<'_> {
                 many::sum_slots(
                     client,
                     (&parts, TOP_K),
+                    Added::default(),
                     (&self.pool.y.part(0, tokens * 2048), 2048),
                 )
             });

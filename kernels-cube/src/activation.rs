@@ -4,8 +4,8 @@ use cubecl::prelude::*;
 
 use crate::linear::vector;
 use crate::math::{erf, silu, sine_squared, tanh};
-use crate::packed::tiles::Activations;
 use crate::packed::tiles::activations::write_rounded;
+use crate::packed::tiles::{Activations, Rounding};
 use crate::{Buffer, Matrix, grid};
 
 /// A function of one number.
@@ -106,7 +106,9 @@ fn swiglu_kernel<X: Float, Y: Float>(
             f32::cast_from(gate_up[at]),
             f32::cast_from(gate_up[at + width]),
         );
-        write_rounded::<Y>(y, row, column, width, silu(gate) * up, split);
+        let rounding = comptime!(Rounding::natural(split));
+        let value = silu(gate) * up;
+        write_rounded::<Y>(y, 0usize, row, column, width, value, rounding);
     }
 }
 

@@ -21,6 +21,7 @@
 //! | [`few`] | up to 16 rows, packed or bf16 weights | matrix units, weights read once |
 //! | [`many`] | more rows, packed or bf16 weights, convolutions, grouped experts | matrix units, activations staged |
 //! | [`decode`] | one row through a stack of layers | six launches a layer, captured; places are in [`control`] |
+//! | [`prompt`] | many rows through the halves of a layer | five to twelve launches, each rounding for the next |
 //! | [`choose`] | scores of a vocabulary | one cube, or two launches; captured |
 //! | [`packed`] | matrices of 4- and 8-bit values | in checkpoint order on any device, in tiles on matrix units |
 //! | [`experts()`] | `[rows, hidden]` | lanes along a row of an expert's weight |
@@ -44,6 +45,7 @@ pub mod matrix_units;
 mod norm;
 pub mod packed;
 mod plane;
+pub mod prompt;
 mod reduce;
 mod rope;
 mod route;
@@ -59,7 +61,7 @@ pub use draw::{COPY_WORDS, Drawn, copy, draw_floats, draw_words};
 pub use e4m3::E4M3;
 pub use experts::{ExpertMatrices, experts};
 pub use linear::{Product, Taps, linear};
-pub use norm::{NormParameters, norm, norm_rounded};
+pub use norm::{NormParameters, norm, norm_rounded, norm_rounded_into, norm_rounded_twice};
 pub use rope::{Angles, normed_rope, rope};
 pub use route::{Routes, route};
 pub use store::{read_rows, write_rows};

@@ -8,6 +8,12 @@ pub(crate) fn silu(x: f32) -> f32 {
     x / (1.0f32 + (-x).exp())
 }
 
+/// `1 / (1 + e^-x)`.
+#[cube]
+pub(crate) fn sigmoid(x: f32) -> f32 {
+    1.0f32 / (1.0f32 + (-x).exp())
+}
+
 /// `sin(x)^2`, which has the period pi; the polynomial is SLEEF's (Shibata, 2010).
 #[cube]
 pub(crate) fn sine_squared(x: f32) -> f32 {

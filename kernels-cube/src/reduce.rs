@@ -21,27 +21,6 @@ pub(crate) fn cube_sum(value: f32, room: &mut Shared<[f32]>, #[comptime] units: 
     room[0]
 }
 
-/// The largest of every unit's `value`.
-#[cube]
-pub(crate) fn cube_max(value: f32, room: &mut Shared<[f32]>, #[comptime] units: usize) -> f32 {
-    let unit = UNIT_POS as usize;
-    sync_cube();
-    room[unit] = value;
-    sync_cube();
-    #[unroll]
-    for step in 0..comptime!(units.ilog2() as usize) {
-        let half = comptime!(units >> (step + 1));
-        if unit < half {
-            let other = room[unit + half];
-            if other > room[unit] {
-                room[unit] = other;
-            }
-        }
-        sync_cube();
-    }
-    room[0]
-}
-
 /// The sum over the lanes of each of a cube's groups: a unit's lane is its `x`, its group its `y`.
 #[cube]
 pub(crate) fn lanes_sum(value: f32, room: &mut Shared<[f32]>, #[comptime] lanes: Lanes) -> f32 {

@@ -5,7 +5,8 @@ mod adapter;
 
 use burn_omni_kernels::attention::matrix::{self, Blocking};
 use burn_omni_kernels::matrix_units::Instructions;
-use burn_omni_kernels::{Attention, Buffer, Heads, Seen};
+use burn_omni_kernels::packed::tiles::{ColumnOrder, Rounding, activations};
+use burn_omni_kernels::{Attention, Buffer, Heads, Matrix, Seen};
 use cubecl::prelude::*;
 use half::bf16;
 
@@ -208,6 +209,80 @@ fn blockings_agree() {
         blocking(3, 2, 16, false),
     ] {
         check(&client, [&q, &k, &v], seen, blocking);
+    }
+}
+
+#[test]
+fn outputs_are_written_as_the_product_behind_them_takes_them() {
+    let Some(client) = client() else { return };
+    let mut random = Random(5);
+    for (rows, [heads_of, kv_heads], width, rounding) in [
+        (21, [8, 1], 64, Rounding::natural(true)),
+        (
+            37,
+            [6, 2],
+            128,
+            Rounding {
+                order: ColumnOrder::Products(16),
+                split: false,
+            },
+        ),
+        (
+            19,
+            [2, 2],
+            128,
+            Rounding {
+                order: ColumnOrder::Products(32),
+                split: true,
+            },
+        ),
+    ] {
+        let q = heads(
+            &client,
+            &mut random,
+            [rows, heads_of, width],
+            rows,
+            Form::F32,
+        );
+        let [k, v] = [(); 2].map(|()| {
+            heads(
+                &client,
+                &mut random,
+                [rows, kv_heads, width],
+                rows,
+                Form::F32,
+            )
+        });
+        let attention = Attention {
+            q: &q.heads,
+            k: &k.heads,
+            v: &v.heads,
+            scale: SCALE,
+            seen: Seen::Causal {
+                first: 0,
+                window: rows,
+            },
+        };
+        let blocking = blocking(2, 1, 16, true);
+        let width = heads_of * width;
+        let plain = Matrix {
+            buffer: matrix::launch(&client, &attention, blocking, Instructions::Plain),
+            rows,
+            width,
+            stride: width,
+        };
+        // In f32, which takes numbers as they are and leaves nothing for the second halves.
+        let [found, expected] = [(); 2]
+            .map(|()| Buffer::of(&client, &vec![f32::NAN; rows * rounding.halves() * width]));
+        let Rounding { order, split } = rounding;
+        activations::round_into(&client, &plain, &expected, (width, order), split);
+        let output = (&found, Some(rounding));
+        matrix::launch_into(&client, &attention, output, blocking, Instructions::Plain);
+        assert_eq!(
+            read(&client, &found),
+            read(&client, &expected),
+            "{rounding:?}"
+        );
     }
 }
 

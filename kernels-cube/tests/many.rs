@@ -6,7 +6,7 @@ mod adapter;
 mod coded;
 
 use burn_omni_kernels::few::{Rows, Weights};
-use burn_omni_kernels::many::{self, Blocking, Plan, Product, sum_slots};
+use burn_omni_kernels::many::{self, Added, Blocking, Plan, Product, sum_slots};
 use burn_omni_kernels::matrix_units::Instructions;
 use burn_omni_kernels::packed::tiles::{Activations, ColumnOrder, activations};
 use burn_omni_kernels::packed::{Coding, Scaling, Shape};
@@ -275,9 +275,9 @@ fn packed_products_are_those_of_their_values() {
         groups: 1,
     };
     for (name, coding) in CODINGS {
-        for ([rows, out, width], split, blocking) in [
-            ([5, 33, 400], true, blocking(1)),
-            ([9, 20, 272], false, blocking(2)),
+        for ([rows, out, width], split, has_onto, blocking) in [
+            ([5, 33, 400], true, true, blocking(1)),
+            ([9, 20, 272], false, false, blocking(2)),
         ] {
             if blocking.tiles > 1 && coding.scaling != Scaling::F32 {
                 continue;
@@ -285,19 +285,36 @@ fn packed_products_are_those_of_their_values() {
             let (weights, matrix) = packed(&client, &mut random, coding, [1, out, width], false);
             let columns = weights.width_of_many();
             let (x, values) = activations(&client, &mut random, [rows, columns], split);
+            let sums = |matrix: &[f64]| -> Vec<f64> {
+                let rows = 0..rows;
+                rows.map(|x| dot(&values[x * columns..][..width], matrix))
+                    .collect()
+            };
+            // Rows have sizes of their own, and what they are added to has those.
+            let mut onto = numbers(&mut random, rows * out);
+            for (row, matrix) in matrix.chunks(width).enumerate() {
+                let largest = sums(matrix).iter().fold(0.0_f64, |m, x| m.max(x.abs()));
+                for x in 0..rows {
+                    onto[x * out + row] *= largest as f32;
+                }
+            }
+            let onto_there = Buffer::of(&client, &onto);
             let y = poisoned(&client, rows * out);
             let product = Product {
+                onto: has_onto.then_some(&onto_there),
                 blocking,
                 instructions: Instructions::Plain,
                 ..Product::new(&weights, &x, rows)
             };
             many::many(&client, product, &y);
-            // Rows have sizes of their own.
             let found = read(&client, &y);
             for (row, matrix) in matrix.chunks(width).enumerate() {
-                let expected: Vec<f64> = (0..rows)
-                    .map(|x| dot(&values[x * columns..][..width], matrix))
-                    .collect();
+                let mut expected = sums(matrix);
+                if has_onto {
+                    let onto = onto.iter().skip(row).step_by(out);
+                    let both = expected.iter_mut().zip(onto);
+                    both.for_each(|(sum, onto)| *sum += f64::from(*onto));
+                }
                 let found: Vec<f32> = (0..rows).map(|x| found[x * out + row]).collect();
                 let largest = expected.iter().fold(0.0_f64, |m, x| m.max(x.abs()));
                 let ones = |x: f64| x / largest.max(1e-30);
@@ -370,8 +387,24 @@ fn grouped(client: &Client, split: bool) {
     let shares_there = Buffer::of(client, &shares);
     many::down(client, &down, &h, (&plan, &shares_there), &parts);
     let y = poisoned(client, rows * hidden);
-    sum_slots(client, (&parts, slots), (&y, hidden));
-    let mut expected = vec![0.0; rows * hidden];
+    // What is added: in one case all, in the other one of both.
+    let onto = numbers(&mut random, rows * hidden);
+    let everyone = numbers(&mut random, rows * hidden);
+    let scores = numbers(&mut random, rows);
+    let there = [&onto, &everyone, &scores].map(|all| Buffer::of(client, all));
+    let [onto_there, everyone_there, scores_there] = &there;
+    let added = Added {
+        onto: Some(onto_there),
+        shared: split.then_some([everyone_there, scores_there]),
+    };
+    sum_slots(client, (&parts, slots), added, (&y, hidden));
+    let mut expected: Vec<f64> = onto.iter().map(|x| f64::from(*x)).collect();
+    if split {
+        for (i, x) in everyone.iter().enumerate() {
+            let share = 1.0 / (1.0 + (-f64::from(scores[i / hidden])).exp());
+            expected[i] += f64::from(*x) * share;
+        }
+    }
     for (place, choice) in order.iter().enumerate() {
         let matrix = &down_values[ids[*choice] as usize * hidden * inner..];
         let h = &h_values[place * inner..][..inner];

@@ -65,6 +65,9 @@ pub const FILLING: Check = check("filling", filling);
 /// A step through layers as one captured graph, on the devices that can: see [`crate::decode::Decoder::runs_on`].
 pub const STEP: Check = check("captured step", decoder::decoder);
 
+/// The halves of a layer over many rows, on the same devices: see [`crate::prompt`].
+pub const PROMPT: Check = check("halves of a layer", decoder::halves);
+
 /// Tokens that the device chooses, on the same devices.
 pub const CHOICE: Check = check("choice of a token", choice::choice);
 

@@ -122,16 +122,25 @@ impl Choosing {
 /// The weights of a layer.
 #[derive(Clone, Debug)]
 pub struct LayerParts {
-    /// `[hidden]`: before attention, and before the feed-forward block.
-    pub norms: [Tensor<1>; 2],
+    /// The first half.
+    pub attention: AttentionParts,
+    /// `[hidden]`, before the second half.
+    pub norm: Tensor<1>,
+    /// What follows attention.
+    pub feed_forward: FeedForwardParts,
+}
+
+/// The weights of a layer's first half, and its keys and values.
+#[derive(Clone, Debug)]
+pub struct AttentionParts {
+    /// `[hidden]`
+    pub norm: Tensor<1>,
     /// Queries, keys and values, `[1, (heads + 2 * kv_heads) * 128, hidden]`
     pub qkv: Matrices,
     /// `[128]`: of queries and of keys.
     pub qk_norms: [Tensor<1>; 2],
     /// `[1, hidden, heads * 128]`
     pub o_proj: Matrices,
-    /// What follows attention.
-    pub feed_forward: FeedForwardParts,
     /// Keys and values in bf16 or E4M3, `[capacity, kv_heads, 128]`
     pub cache: [KvStore; 2],
 }

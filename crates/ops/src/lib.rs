@@ -25,6 +25,7 @@
 //! | [`causal_conv1d`] | `[history + rows, in] x [out, taps * in]` | product over overlapping rows | the same |
 //! | [`rms_norm_linear`], [`swiglu_linear`] | `[rows, in] x [out, in]` | one after the other | two launches on matrix units |
 //! | [`snake_conv1d`], [`add_snake_linear`] | `[rows, in] x [out, taps * in]` | one after the other | two launches on matrix units |
+//! | [`prompt::attend`], [`prompt::feed_forward`] | `[rows, hidden]` | operations one by one | halves of a layer in a few launches on matrix units |
 
 #[cfg(feature = "vulkan")]
 pub mod adapter;
@@ -53,6 +54,7 @@ pub mod kernel_cache;
 mod kv;
 mod memory;
 pub mod packed;
+pub mod prompt;
 pub mod reference;
 pub mod rehearsal;
 

@@ -11,11 +11,12 @@ pub mod matrix;
 mod seen;
 mod tile;
 
-use cubecl::client::Client;
+use cubecl::prelude::*;
 
 use crate::matrix_units::Instructions;
+use crate::packed::tiles::{Activations, Rounding, activations};
 use crate::store::read_rows;
-use crate::{Buffer, Heads, On, Units, e4m3};
+use crate::{Buffer, Heads, Matrix, On, Units, e4m3};
 use matrix::Blocking;
 
 /// Keys of a tile.
@@ -28,6 +29,9 @@ const UNITS: [usize; 2] = [4, 16];
 const BUSY: usize = 128;
 /// Fewest keys that are worth a cube of their own.
 const SPLIT_KEYS: usize = 128;
+
+/// Numbers of a head at most.
+pub const WIDEST: usize = 128;
 
 /// Queries, keys and values; query head `h` reads key head `h / (heads / kv_heads)`.
 #[derive(Clone, Copy, Debug)]
@@ -113,7 +117,7 @@ impl Plan {
 pub fn attention<'a>(on: impl Into<On<'a>>, attention: Attention<'_>) -> Buffer {
     let On { client, units } = on.into();
     assert!(
-        attention.q.width <= 128,
+        attention.q.width <= WIDEST,
         "heads of {} do not fit in shared memory",
         attention.q.width
     );
@@ -127,11 +131,51 @@ pub fn attention<'a>(on: impl Into<On<'a>>, attention: Attention<'_>) -> Buffer 
         return alone::launch(client, &attention);
     }
     if matrix::suits(client, &attention) {
-        let rows = attention.q.rows * attention.q.heads / attention.k.heads;
-        let blocking = Blocking::of(rows, attention.k.heads, attention.q.width);
+        let blocking = Blocking::for_heads(&attention);
         return matrix::launch(client, &attention, blocking, Instructions::Native);
     }
     without_matrix_units(client, &attention)
+}
+
+/// [`attention()`] as the product behind it takes it, for which units work together.
+///
+/// # Shapes
+/// - output: bf16 `[rows, 1 or 2, heads * head_dim]`
+#[must_use]
+pub fn attention_rounded(
+    client: &Client,
+    attention: &Attention<'_>,
+    rounding: Rounding,
+) -> Activations {
+    let Heads {
+        rows, heads, width, ..
+    } = *attention.q;
+    let width = heads * width;
+    if matrix::suits(client, attention) {
+        let count = rows * rounding.halves() * width;
+        let buffer = Buffer::empty(client, half::bf16::elem_type_native(), count);
+        let blocking = Blocking::for_heads(attention);
+        let output = (&buffer, Some(rounding));
+        matrix::launch_into(client, attention, output, blocking, Instructions::Native);
+        return Activations {
+            buffer,
+            order: rounding.order,
+            split: rounding.split,
+        };
+    }
+    let y = Matrix {
+        buffer: without_matrix_units(client, attention),
+        rows,
+        width,
+        stride: width,
+    };
+    activations::round(client, &y, (width, rounding.order), rounding.split)
+}
+
+/// Whether [`attention()`] rounds these queries of so many key heads to bf16 before anything else.
+#[must_use]
+pub fn rounds_queries(client: &Client, q: &Heads, kv_heads: usize) -> bool {
+    matrix::takes(client, q, kv_heads)
 }
 
 /// Keys or values as units read them that work alone: those of E4M3 in f32, as far as they are seen.

@@ -23,6 +23,8 @@ pub(super) struct Launch<'a> {
     pub(super) chosen: Option<[&'a Buffer; 2]>,
     /// The residual row, with the weight of the norm that follows if it is written.
     pub(super) row: Option<(&'a Row, &'a Buffer)>,
+    /// What several rows are added to, f32, as `y`.
+    pub(super) onto: Option<&'a Buffer>,
     /// Rows, or choices of rows, of which each has cubes of its own.
     pub(super) jobs: usize,
     /// Columns of a job, or of all where they are in blocks.
@@ -44,7 +46,8 @@ impl Launch<'_> {
         };
         let [codes, scales, gains] = weights.buffers();
         let [ids, shares] = self.chosen.unwrap_or([codes, gains]);
-        let (h, squares, norm) = self.row.map_or((self.y, gains, gains), |(row, norm)| {
+        let h = self.onto.unwrap_or(self.y);
+        let (h, squares, norm) = self.row.map_or((h, gains, gains), |(row, norm)| {
             (&row.h, &row.squares, norm)
         });
         let (width, eps) = self.row.map_or((1, 0.0), |(row, _)| (row.width, row.eps));
@@ -264,7 +267,7 @@ fn few_kernel<Y: Float>(
             share_gains(&mut shared, &gain, work);
         }
         sync_cube();
-        write::write::<Y>(&parts, &shared, y, &place, work);
+        write::write::<Y>(&parts, &shared, h, y, &place, work);
     }
 }
 

@@ -77,14 +77,39 @@ fn natural(x: &Activations) {
 ///
 /// - x: `[rows, columns]`
 /// - y: `[rows, rows of the weights]`
-pub fn few(client: &Client, weights: &Weights, (x, rows): (&Activations, usize), y: &Buffer) {
+pub fn few(client: &Client, weights: &Weights, x: (&Activations, usize), y: &Buffer) {
+    few_onto(client, weights, x, None, y);
+}
+
+/// The same of several rows, on top of others.
+///
+/// - onto: f32, as `y`
+///
+/// # Panics
+/// When one row is to be added to another: that is [`residual`]'s.
+pub fn few_onto(
+    client: &Client,
+    weights: &Weights,
+    (x, rows): (&Activations, usize),
+    onto: Option<&Buffer>,
+    y: &Buffer,
+) {
     natural(x);
+    assert!(
+        rows > 1 || onto.is_none(),
+        "one row is added to by `residual`"
+    );
     let columns = rows * x.halves();
     let work = Work::new(Mode::Dense, weights, x.split, [1, columns.min(FEW), 1]);
+    let work = Work {
+        onto: onto.is_some(),
+        ..work
+    };
     let jobs = columns.div_ceil(FEW);
     let launch = Launch {
         weights,
         work: work.in_blocks(jobs > 1),
+        onto,
         x: &x.buffer,
         y,
         chosen: None,
@@ -118,6 +143,7 @@ pub fn gate_up(
         y: h,
         chosen: Some([ids, ids]),
         row: None,
+        onto: None,
         jobs: ids.len(),
         columns: x.halves(),
         x_stride: weights.columns(),
@@ -148,6 +174,7 @@ pub fn down(
         y,
         chosen: Some([ids, shares]),
         row: None,
+        onto: None,
         jobs,
         columns: h.halves(),
         x_stride: weights.columns(),
@@ -167,6 +194,7 @@ pub fn normed(client: &Client, weights: &Weights, row: &Row, y: &Buffer) {
         y,
         chosen: None,
         row: Some((row, &row.h)),
+        onto: None,
         jobs: 1,
         columns: halves,
         x_stride: row.columns,
@@ -195,6 +223,7 @@ pub fn normed_gate_up(
         y: &h.buffer,
         chosen: ids.map(|ids| [ids, ids]),
         row: Some((row, &row.h)),
+        onto: None,
         jobs: slots,
         columns: halves,
         x_stride: row.columns,
@@ -221,6 +250,7 @@ pub fn residual(
         y: &row.x.buffer,
         chosen: None,
         row: Some((row, norm)),
+        onto: None,
         jobs: 1,
         columns: x.halves(),
         x_stride: columns,
@@ -250,6 +280,7 @@ pub fn residual_down(
         y: &row.x.buffer,
         chosen: Some([ids, shares]),
         row: Some((row, norm)),
+        onto: None,
         jobs: 1,
         columns: h.halves(),
         x_stride: stride,

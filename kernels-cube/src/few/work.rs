@@ -136,6 +136,8 @@ pub(super) struct Work {
     pub(super) squares: Option<usize>,
     /// Whether the output is added to the residual row, and prepared for the next product.
     pub(super) residual: bool,
+    /// Whether the outputs of several rows are added to others.
+    pub(super) onto: bool,
     /// Whether a list says which experts.
     pub(super) listed: bool,
     /// Whether there are more columns than a cube takes.
@@ -215,6 +217,7 @@ impl Work {
             ragged,
             squares: None,
             residual: false,
+            onto: false,
             listed: false,
             blocks: false,
             stays,

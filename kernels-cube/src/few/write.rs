@@ -42,10 +42,13 @@ pub(super) fn share_gains(room: &mut Shared<[f32]>, gain: &Array<f32>, #[comptim
 }
 
 /// Writes the sum over all planes of each row and column, or if two columns are one row of activations, of both.
+///
+/// - onto: as `y`, what the sums are added to, if they are; it stays as it is
 #[cube]
 pub(super) fn write<Y: Float>(
     parts: &Shared<[f32]>,
     gain: &Shared<[f32]>,
+    onto: &mut [f32],
     y: &mut [Y],
     place: &Place,
     #[comptime] work: Work,
@@ -74,7 +77,11 @@ pub(super) fn write<Y: Float>(
             if comptime!(work.blocks) {
                 first *= comptime!(work.columns() / halves);
             }
-            y[(first + column / halves) * place.rows + row] = Y::cast_from(sum);
+            let to = (first + column / halves) * place.rows + row;
+            if comptime!(work.onto) {
+                sum += onto[to];
+            }
+            y[to] = Y::cast_from(sum);
         }
         output += comptime!(work.planes * 32);
     }

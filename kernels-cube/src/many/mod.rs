@@ -11,6 +11,7 @@
 //! The same kernel computes the experts of a layer: a cube then belongs to one expert, and its columns are the rows of
 //! activations that [`Plan`] listed for it.
 
+mod experts;
 mod kernel;
 mod plan;
 mod rows;
@@ -22,14 +23,15 @@ mod write;
 
 use cubecl::prelude::*;
 
-pub use plan::{Plan, sum_slots};
+pub use experts::{Experts, between};
+pub use plan::{Added, Plan, sum_slots};
 pub use work::Blocking;
 
 use crate::Buffer;
 use crate::few::Weights;
 use crate::linear::Taps;
 use crate::matrix_units::Instructions;
-use crate::packed::tiles::{Activations, ColumnOrder};
+use crate::packed::tiles::{Activations, ColumnOrder, Rounding};
 use kernel::Launch;
 use work::{Form, Mode, Work};
 
@@ -46,7 +48,7 @@ pub struct Product<'a> {
     pub taps: Taps,
     /// f32 `[out]`, for weights in rows.
     pub bias: Option<&'a Buffer>,
-    /// f32 `[rows, out]`, what the product is added to, for weights in rows.
+    /// f32 `[rows, out]`, what the product is added to.
     pub onto: Option<&'a Buffer>,
     /// How much a cube computes.
     pub blocking: Blocking,
@@ -68,6 +70,23 @@ impl<'a> Product<'a> {
             blocking: Blocking::in_order(x.order, rows * x.halves(), weights.tiles_of(false)),
             instructions: instructions(x.order),
         }
+    }
+}
+
+/// Rows of f32 from which on packed weights meet them rounded to bf16: prompts, where the matrix units are the limit. Fewer rows
+/// keep 16 significant bits, as two halves.
+pub const ROUNDED: usize = 64;
+
+/// How rows of f32 are rounded for products with these weights, one after another. With weights of bf16 what rounding takes away is
+/// always multiplied too.
+#[must_use]
+pub fn rounding(client: &Client, weights: &[&Weights], rows: usize) -> Rounding {
+    let are_packed = weights
+        .iter()
+        .all(|weights| matches!(weights, Weights::Tiles(_)));
+    Rounding {
+        order: order(client, weights),
+        split: !are_packed || rows < ROUNDED,
     }
 }
 
@@ -125,7 +144,7 @@ fn agree(weights: &Weights, x: &Activations, blocking: Blocking, instructions: I
 /// - y: `[rows, out]`
 ///
 /// # Panics
-/// When the order of `x` is not that of the instructions, or something is added to a product with packed weights.
+/// When the order of `x` is not that of the instructions, or packed weights have a bias.
 pub fn many(client: &Client, product: Product<'_>, y: &Buffer) {
     let Product {
         weights,
@@ -141,9 +160,11 @@ pub fn many(client: &Client, product: Product<'_>, y: &Buffer) {
     let columns = rows * x.halves();
     let form = match weights {
         Weights::Tiles(matrix) => {
-            let alone = bias.is_none() && onto.is_none();
-            assert!(alone, "nothing is added to products with packed weights");
-            Form::Tiles(matrix.tiling.scaled)
+            assert!(bias.is_none(), "packed weights have no bias");
+            Form::Tiles {
+                scaled: matrix.tiling.scaled,
+                onto: onto.is_some(),
+            }
         }
         Weights::Rows(_) => Form::Rows {
             taps: taps.count > 1,
@@ -224,7 +245,10 @@ impl<'a> Launch<'a> {
     ) -> Self {
         agree(weights, x, plan.blocking, plan.instructions);
         let form = match weights {
-            Weights::Tiles(matrix) => Form::Tiles(matrix.tiling.scaled),
+            Weights::Tiles(matrix) => Form::Tiles {
+                scaled: matrix.tiling.scaled,
+                onto: false,
+            },
             Weights::Rows(_) => Form::Rows {
                 taps: false,
                 bias: false,

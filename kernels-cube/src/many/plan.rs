@@ -6,6 +6,7 @@ use super::Blocking;
 use crate::Buffer;
 use crate::grid::flat;
 use crate::linear::vector;
+use crate::math::sigmoid;
 use crate::matrix_units::Instructions;
 use crate::packed::tiles::ColumnOrder;
 
@@ -42,7 +43,12 @@ impl Plan {
     ) -> Self {
         let choices = ids.len();
         let halves = if split { 2 } else { 1 };
-        let blocking = Blocking::in_order(order, choices * halves / experts, usize::MAX);
+        let mut columns = choices * halves / experts;
+        if order != ColumnOrder::Natural {
+            // Most experts then have one block, and their weights are decoded once.
+            columns *= 2;
+        }
+        let blocking = Blocking::in_order(order, columns, usize::MAX);
         let block = blocking.columns() / halves;
         // Every expert with rows may have one block that is not full.
         let capacity = choices / block + experts.min(choices);
@@ -105,27 +111,34 @@ fn sort_kernel(
         at += UNITS;
     }
     sync_cube();
-    if unit == 0usize {
-        let mut start = 0usize;
-        let mut written = 0usize;
-        for expert in 0..experts {
-            let count = cursors[expert].load() as usize;
-            cursors[expert].store(start as u32);
-            let end = start + count;
-            while start < end {
-                let after = select(start + block < end, start + block, end);
-                blocks[written * 3usize] = expert as u32;
-                blocks[written * 3usize + 1usize] = start as u32;
-                blocks[written * 3usize + 2usize] = after as u32;
-                written += 1usize;
-                start = after;
-            }
-        }
-        while written * 3usize < blocks.len() {
-            blocks[written * 3usize + 1usize] = 0u32;
-            blocks[written * 3usize + 2usize] = 0u32;
+    let mut counts = Shared::<[u32]>::new_slice(experts);
+    let mut at = unit;
+    while at < experts {
+        counts[at] = cursors[at].load();
+        at += UNITS;
+    }
+    sync_cube();
+    let mut expert = unit;
+    while expert < experts {
+        let (mut start, mut written) = before(&counts, expert, block);
+        cursors[expert].store(start as u32);
+        let end = start + counts[expert] as usize;
+        while start < end {
+            let after = select(start + block < end, start + block, end);
+            blocks[written * 3usize] = expert as u32;
+            blocks[written * 3usize + 1usize] = start as u32;
+            blocks[written * 3usize + 2usize] = after as u32;
             written += 1usize;
+            start = after;
         }
+        expert += UNITS;
+    }
+    let (_, written) = before(&counts, experts, block);
+    let mut empty = written + unit;
+    while empty * 3usize < blocks.len() {
+        blocks[empty * 3usize + 1usize] = 0u32;
+        blocks[empty * 3usize + 2usize] = 0u32;
+        empty += UNITS;
     }
     sync_cube();
     let mut at = unit;
@@ -136,13 +149,43 @@ fn sort_kernel(
     }
 }
 
+/// How many choices, and how many blocks, the experts before this one have.
+#[cube]
+fn before(counts: &Shared<[u32]>, expert: usize, #[comptime] block: usize) -> (usize, usize) {
+    let mut choices = 0usize;
+    let mut blocks = 0usize;
+    for other in 0..expert {
+        let count = counts[other] as usize;
+        choices += count;
+        blocks += (count + comptime!(block - 1)) / block;
+    }
+    (choices, blocks)
+}
+
+/// What the sum over the choices of a row is added to.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Added<'a> {
+    /// f32 `[rows, width]`
+    pub onto: Option<&'a Buffer>,
+    /// The output of an expert of every row, f32 `[rows, width]`, and its scores, f32 `[rows]`, of which the logistic function is
+    /// its share.
+    pub shared: Option<[&'a Buffer; 2]>,
+}
+
 /// The sum of the rows of each choice, in the order of the slots.
 ///
 /// - parts: `[rows, slots, width]`
 /// - y: `[rows, width]`
-pub fn sum_slots(client: &Client, (parts, slots): (&Buffer, usize), (y, width): (&Buffer, usize)) {
+pub fn sum_slots(
+    client: &Client,
+    (parts, slots): (&Buffer, usize),
+    added: Added<'_>,
+    (y, width): (&Buffer, usize),
+) {
     let size = vector(&[width]);
     let (count, dim) = flat(y.len() / size);
+    let Added { onto, shared } = added;
+    let [rows, scores] = shared.unwrap_or([parts; 2]);
     #[expect(unsafe_code, reason = "kernels are launched without bounds checks")]
     // SAFETY: units beyond `y` return.
     unsafe {
@@ -152,9 +195,13 @@ pub fn sum_slots(client: &Client, (parts, slots): (&Buffer, usize), (y, width): 
             dim,
             size,
             parts.vectors(size),
+            onto.unwrap_or(parts).bytes(4 * size),
+            rows.bytes(4 * size),
+            scores.bytes(4),
             y.vectors(size),
             slots as u32,
             (width / size) as u32,
+            [onto.is_some(), shared.is_some()],
             [parts.elem, y.elem],
         );
     }
@@ -163,9 +210,13 @@ pub fn sum_slots(client: &Client, (parts, slots): (&Buffer, usize), (y, width): 
 #[cube(launch_unchecked)]
 fn sum_kernel<P: Float, Y: Float, N: Size>(
     parts: &[Vector<P, N>],
+    onto: &[Vector<f32, N>],
+    shared: &[Vector<f32, N>],
+    scores: &[f32],
     y: &mut [Vector<Y, N>],
     slots: u32,
     width: u32,
+    #[comptime] added: [bool; 2],
     #[define(P, Y)] _elems: [ElemType; 2],
 ) {
     let at = ABSOLUTE_POS;
@@ -177,6 +228,12 @@ fn sum_kernel<P: Float, Y: Float, N: Size>(
     let mut sum = Vector::<f32, N>::new(0.0f32);
     for slot in 0..slots {
         sum += Vector::cast_from(parts[first + slot * width]);
+    }
+    if comptime!(added[1]) {
+        sum += shared[at] * Vector::new(sigmoid(scores[at / width]));
+    }
+    if comptime!(added[0]) {
+        sum += onto[at];
     }
     y[at] = Vector::cast_from(sum);
 }

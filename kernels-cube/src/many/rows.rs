@@ -11,8 +11,8 @@ use crate::matrix_units::{Exchange, commit, mma, read_behind, spot, wait};
 
 type N4 = Const<4>;
 
-/// Adds the products of all chunks, in halves of 32 numbers. What is multiplied next is loaded before the products that
-/// it would otherwise wait for.
+/// Adds the products of all chunks, in halves of 32 numbers. What is multiplied [`Work::halves_ahead`] halves later is loaded
+/// before the products that it would otherwise wait for.
 #[cube]
 pub(super) fn sum(
     sums: &mut Array<Vector<f32, N4>>,
@@ -23,40 +23,57 @@ pub(super) fn sum(
     exchange: &mut Exchange,
     #[comptime] work: Work,
 ) {
-    let tiles = work.blocking.tiles;
-    let mut words = Array::<Vector<u32, N4>>::new(comptime!(tiles * 2));
-    load(&mut words, weights, place, 0usize, work);
-    for chunk in 0..place.chunks {
-        wait(comptime!(work.ahead() - 1), work.instructions);
-        sync_cube();
-        if chunk + work.ahead() < place.chunks {
-            copy(x, stage, place, chunk + work.ahead(), work);
-        }
-        commit(work.instructions);
+    let count = comptime!(work.blocking.tiles * 2);
+    let ahead = work.halves_ahead();
+    let turns = comptime!(ahead.div_ceil(2));
+    let mut words = Array::<Vector<u32, N4>>::new(comptime!(ahead * count));
+    #[unroll]
+    for half in 0..ahead {
+        load(
+            &mut words,
+            comptime!(half * count),
+            weights,
+            place,
+            half,
+            work,
+        );
+    }
+    let mut first = 0usize;
+    while first < place.chunks {
         #[unroll]
-        for half in 0..2usize {
-            let mut next = Array::<Vector<u32, N4>>::new(comptime!(tiles * 2));
-            load(
-                &mut next,
-                weights,
-                place,
-                chunk * 2usize + half + 1usize,
-                work,
-            );
-            multiply(sums, &words, stage, chunk, exchange, half, work);
-            #[unroll]
-            for i in 0..comptime!(tiles * 2) {
-                words[i] = next[i];
+        for turn in 0..turns {
+            let chunk = first + turn;
+            if comptime!(turn == 0) || chunk < place.chunks {
+                wait(comptime!(work.ahead() - 1), work.instructions);
+                sync_cube();
+                if chunk + work.ahead() < place.chunks {
+                    copy(x, stage, place, chunk + work.ahead(), work);
+                }
+                commit(work.instructions);
+                #[unroll]
+                for half in 0..2usize {
+                    let own = comptime!((turn * 2 + half) % ahead * count);
+                    let mut next = Array::<Vector<u32, N4>>::new(count);
+                    let later = chunk * 2usize + half + ahead;
+                    load(&mut next, 0usize, weights, place, later, work);
+                    multiply(sums, &words, own, stage, chunk, exchange, half, work);
+                    #[unroll]
+                    for i in 0..count {
+                        words[comptime!(own + i)] = next[i];
+                    }
+                }
             }
         }
+        first += turns;
     }
 }
 
-/// The lane's numbers of half chunk `step`: of each tile rows `lane / 4` and 8 more. Behind the width anything, which
+/// The lane's numbers of half chunk `step`, into vectors `to` and behind: of each tile rows `lane / 4` and 8 more. Behind the width anything, which
 /// meets zeros.
 #[cube]
 fn load(
     words: &mut Array<Vector<u32, N4>>,
+    #[comptime] to: usize,
     weights: &[Vector<u32, N4>],
     place: &Place,
     step: usize,
@@ -71,16 +88,17 @@ fn load(
             let row = row_of(place, i, lower, work);
             let row = select(row < place.rows, row, place.rows - 1usize);
             let row = place.expert * place.rows + row;
-            words[comptime!(i * 2 + lower)] = weights[row * place.width + at];
+            words[comptime!(to + i * 2 + lower)] = weights[row * place.width + at];
         }
     }
 }
 
-/// Adds the products of one half of a chunk.
+/// Adds the products of one half of a chunk, whose weights are vectors `from` and behind.
 #[cube]
 fn multiply(
     sums: &mut Array<Vector<f32, N4>>,
     words: &Array<Vector<u32, N4>>,
+    #[comptime] from: usize,
     stage: &mut Stage,
     chunk: usize,
     exchange: &mut Exchange,
@@ -103,7 +121,7 @@ fn multiply(
             #[unroll]
             for part in 0..4usize {
                 // Upper and lower row of the first two columns, then of the others.
-                let word = words[comptime!(i * 2 + part % 2)];
+                let word = words[comptime!(from + i * 2 + part % 2)];
                 a[comptime!((i * 2 + step) * 4 + part)] =
                     word.extract(comptime!(step * 2 + part / 2));
             }

@@ -52,14 +52,21 @@ impl Blocking {
         if matches!(order, ColumnOrder::Natural) {
             return Self::of(columns, tiles);
         }
-        let groups = match columns {
+        let mut groups = match columns {
             0..=16 => 2,
             17..=32 => 4,
             33..=64 => 8,
             _ => 16,
         };
-        // Two warpgroups, and two cubes a multiprocessor; one warpgroup where that leaves multiprocessors without work.
+        // Two warpgroups, and two cubes a multiprocessor; where that leaves multiprocessors without work, one warpgroup, then
+        // fewer columns.
         let few = tiles < BUSY * 8 && columns.div_ceil(groups * GROUP) * tiles.div_ceil(8) < ALL;
+        if tiles < BUSY * 8
+            && groups > 8
+            && columns.div_ceil(groups * GROUP) * tiles.div_ceil(4) < ALL
+        {
+            groups /= 2;
+        }
         Self {
             down: if few || columns <= 16 { 4 } else { 8 },
             across: 1,
@@ -116,7 +123,12 @@ pub(super) enum Mode {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) enum Form {
     /// Packed tiles.
-    Tiles(Scaled),
+    Tiles {
+        /// How their values are scaled.
+        scaled: Scaled,
+        /// Whether the product is added to rows.
+        onto: bool,
+    },
     /// Rows of bf16.
     Rows {
         /// Whether several rows of `x` make an output row.
@@ -130,7 +142,7 @@ pub(super) enum Form {
 
 impl Form {
     pub(super) const fn is_tiles(self) -> bool {
-        matches!(self, Self::Tiles(_))
+        matches!(self, Self::Tiles { .. })
     }
 
     pub(super) const fn has_taps(self) -> bool {
@@ -142,13 +154,16 @@ impl Form {
     }
 
     pub(super) const fn has_onto(self) -> bool {
-        matches!(self, Self::Rows { onto: true, .. })
+        matches!(
+            self,
+            Self::Tiles { onto: true, .. } | Self::Rows { onto: true, .. }
+        )
     }
 
     /// The scales of tiles.
     pub(super) const fn scaled(self) -> Scaled {
         match self {
-            Self::Tiles(scaled) => scaled,
+            Self::Tiles { scaled, .. } => scaled,
             Self::Rows { .. } => panic!("rows have no scales"),
         }
     }
@@ -193,6 +208,22 @@ impl Work {
             STAGES - 2
         } else {
             STAGES - 1
+        }
+    }
+
+    /// Half chunks of weights in rows that are loaded before they are multiplied: small blocks have registers for some, and little
+    /// else to do until they come.
+    pub(super) const fn halves_ahead(&self) -> usize {
+        let size = self.blocking.tiles * self.blocking.groups;
+        // Compilers of plain code have enough to do with a quarter of that.
+        let size = match self.instructions {
+            Instructions::Plain => size * 4,
+            _ => size,
+        };
+        match size {
+            0..=8 => 4,
+            9..=16 => 2,
+            _ => 1,
         }
     }
 

@@ -5,7 +5,7 @@ mod together;
 
 use cubecl::prelude::*;
 
-use crate::packed::tiles::Activations;
+use crate::packed::tiles::{Activations, Rounding};
 use crate::{Buffer, Heads, Matrix, On, Units};
 
 /// Factors, offsets and epsilon of a norm.
@@ -41,11 +41,48 @@ pub fn norm_rounded(
     parameters: NormParameters<'_>,
     split: bool,
 ) -> Activations {
-    let halves = if split { 2 } else { 1 };
-    let elem = half::bf16::elem_type_native();
-    let y = Buffer::empty(client, elem, x.rows * halves * x.width);
-    together::launch_into(client, &x.clone().into(), parameters, (&y, split));
-    Activations::new(y, split)
+    let [rounded, _] = norm_rounded_twice(client, x, parameters, (Rounding::natural(split), None));
+    rounded
+}
+
+/// The same rows as products take them that read them in one form, or in two.
+///
+/// # Shapes
+/// - x: `[rows, width]`
+/// - output: bf16 `[rows, 1 or 2, width]`, rounded in the first way and in the second; without a second, the first twice
+#[must_use]
+pub fn norm_rounded_twice(
+    client: &Client,
+    x: &Matrix,
+    parameters: NormParameters<'_>,
+    roundings: (Rounding, Option<Rounding>),
+) -> [Activations; 2] {
+    let (first, second) = roundings;
+    let numbers = |rounding: Rounding| x.rows * rounding.halves() * x.width;
+    let all = numbers(first) + second.map_or(0, numbers);
+    let y = Buffer::empty(client, half::bf16::elem_type_native(), all);
+    norm_rounded_into(client, x, parameters, (&y, roundings));
+    let mut at = 0;
+    [first, second.unwrap_or(first)].map(|rounding| {
+        let len = numbers(rounding);
+        let start = if second.is_some() { at } else { 0 };
+        at += len;
+        Activations {
+            buffer: y.part(start, len),
+            order: rounding.order,
+            split: rounding.split,
+        }
+    })
+}
+
+/// The same into a buffer, whatever its elements: first all rows in the first form, behind them all in the second.
+pub fn norm_rounded_into(
+    client: &Client,
+    x: &Matrix,
+    parameters: NormParameters<'_>,
+    (y, roundings): (&Buffer, (Rounding, Option<Rounding>)),
+) {
+    together::launch_into(client, &x.clone().into(), parameters, (y, roundings));
 }
 
 /// The number normed: `(v - mean) * factor * weight`, and the bias where there is one.

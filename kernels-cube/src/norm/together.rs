@@ -3,22 +3,28 @@
 use cubecl::prelude::*;
 
 use super::{NormParameters, normed};
+use crate::packed::tiles::Rounding;
 use crate::packed::tiles::activations::write_rounded;
 use crate::reduce::cube_sum;
 use crate::{Buffer, Heads, grid};
 
 pub(super) fn launch(client: &Client, x: &Heads, parameters: NormParameters<'_>) -> Buffer {
     let y = Buffer::empty(client, x.buffer.elem, x.rows * x.heads * x.width);
-    launch_into(client, x, parameters, (&y, false));
+    launch_into(
+        client,
+        x,
+        parameters,
+        (&y, (Rounding::natural(false), None)),
+    );
     y
 }
 
-/// - y: `[heads, 1 or 2, width]`, with `split` what rounding takes away behind each head
+/// - y: `[heads, 1 or 2, width]`, rounded in the first way, and behind that in the second
 pub(super) fn launch_into(
     client: &Client,
     x: &Heads,
     parameters: NormParameters<'_>,
-    (y, split): (&Buffer, bool),
+    (y, roundings): (&Buffer, (Rounding, Option<Rounding>)),
 ) {
     let NormParameters { weight, bias, eps } = parameters;
     let units = (x.width / 2).next_power_of_two().clamp(16, 256);
@@ -37,7 +43,7 @@ pub(super) fn launch_into(
         x.strides[1],
         eps,
         bias.is_some(),
-        split,
+        roundings,
         units,
         [x.buffer.elem, weight.elem, y.elem],
     );
@@ -56,7 +62,7 @@ fn norm_kernel<X: Float, W: Float, Y: Float>(
     head_stride: usize,
     eps: f32,
     #[comptime] centered: bool,
-    #[comptime] split: bool,
+    #[comptime] roundings: (Rounding, Option<Rounding>),
     #[comptime] units: usize,
     #[define(X, W, Y)] _elems: [ElemType; 3],
 ) {
@@ -90,7 +96,11 @@ fn norm_kernel<X: Float, W: Float, Y: Float>(
     while i < width {
         let v = (f32::cast_from(x[from + i]) - mean) * factor;
         let value = normed::<W>(v, weight, bias, i, centered);
-        write_rounded::<Y>(y, head, i, width, value, split);
+        write_rounded::<Y>(y, 0usize, head, i, width, value, comptime!(roundings.0));
+        if let Some(second) = comptime!(roundings.1) {
+            let first = count * comptime!(roundings.0.halves()) * width;
+            write_rounded::<Y>(y, first, head, i, width, value, second);
+        }
         i += units;
     }
 }

@@ -212,6 +212,32 @@ pub enum ColumnOrder {
     Products(usize),
 }
 
+/// How rows are rounded to bf16 for a product.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Rounding {
+    /// The order in a row.
+    pub order: ColumnOrder,
+    /// Whether each row is followed by what rounding took away from it.
+    pub split: bool,
+}
+
+impl Rounding {
+    /// Rows in the order of columns.
+    #[must_use]
+    pub const fn natural(split: bool) -> Self {
+        Self {
+            order: ColumnOrder::Natural,
+            split,
+        }
+    }
+
+    /// Rows of bf16 that are one row of activations.
+    #[must_use]
+    pub const fn halves(self) -> usize {
+        if self.split { 2 } else { 1 }
+    }
+}
+
 /// Rows of bf16, [`Tiling::columns`] each.
 #[derive(Clone, Debug)]
 pub struct Activations {
@@ -238,6 +264,15 @@ impl Activations {
     /// Rows of bf16 that are one row of activations.
     #[must_use]
     pub const fn halves(&self) -> usize {
-        if self.split { 2 } else { 1 }
+        self.rounding().halves()
+    }
+
+    /// How they are rounded.
+    #[must_use]
+    pub const fn rounding(&self) -> Rounding {
+        Rounding {
+            order: self.order,
+            split: self.split,
+        }
     }
 }

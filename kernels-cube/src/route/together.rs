@@ -3,13 +3,14 @@
 use cubecl::prelude::*;
 
 use super::Routes;
-use crate::reduce::{cube_max, cube_sum};
+use crate::reduce::{Lanes, cube_sum};
 use crate::{Matrix, grid};
 
 /// Units of a cube, and the most experts that a row can choose.
 pub(super) const UNITS: usize = 32;
 
 pub(super) fn launch(client: &Client, logits: &Matrix, routes: &Routes, normalize: bool) {
+    let lanes = Lanes::of(client);
     route_kernel::launch(
         client,
         grid::cubes(logits.rows),
@@ -22,6 +23,7 @@ pub(super) fn launch(client: &Client, logits: &Matrix, routes: &Routes, normaliz
         logits.width,
         routes.top_k,
         normalize,
+        lanes.is_plane && lanes.count == UNITS,
         logits.buffer.elem,
     );
 }
@@ -36,6 +38,7 @@ fn route_kernel<X: Float>(
     #[comptime] experts: usize,
     #[comptime] top_k: usize,
     #[comptime] normalize: bool,
+    #[comptime] is_plane: bool,
     #[define(X)] _elem: ElemType,
 ) {
     let row = CUBE_POS;
@@ -44,6 +47,7 @@ fn route_kernel<X: Float>(
     }
     let unit = UNIT_POS as usize;
     let mut room = Shared::<[f32]>::new_slice(UNITS);
+    let mut numbers = Shared::<[u32]>::new_slice(UNITS);
     let mut scores = Shared::<[f32]>::new_slice(experts);
     let mut shares = Shared::<[f32]>::new_slice(UNITS);
     let mut largest = f32::cast_from(logits[row * stride]);
@@ -56,7 +60,7 @@ fn route_kernel<X: Float>(
         }
         i += UNITS;
     }
-    let largest = cube_max(largest, &mut room, UNITS);
+    let (largest, _) = best_of_all(largest, 0u32, &mut room, &mut numbers, is_plane);
     let mut sum = 0.0f32;
     let mut i = unit;
     while i < experts {
@@ -65,29 +69,53 @@ fn route_kernel<X: Float>(
         sum += share;
         i += UNITS;
     }
-    let sum = cube_sum(sum, &mut room, UNITS);
-    let mut numbers = Shared::<[u32]>::new_slice(UNITS);
+    let sum = if comptime!(is_plane) {
+        plane_sum(sum)
+    } else {
+        cube_sum(sum, &mut room, UNITS)
+    };
     let mut chosen = 0.0f32;
     for slot in 0..top_k {
-        let (best, id) = best_of_unit(&scores, experts);
-        room[unit] = best;
-        numbers[unit] = id;
-        sync_cube();
-        keep_best(&mut room, &mut numbers);
-        let best = room[0];
-        let id = numbers[0];
+        let (own, id) = best_of_unit(&scores, experts);
+        let (best, id) = best_of_all(own, id, &mut room, &mut numbers, is_plane);
         chosen += best;
-        sync_cube();
-        if unit == 0 {
+        // Nobody else reads this score.
+        if id as usize % UNITS == unit {
             scores[id as usize] = -2.0f32;
+        }
+        if unit == 0 {
             ids[row * top_k + slot] = i32::cast_from(id);
             shares[slot] = best;
         }
-        sync_cube();
     }
+    sync_cube();
     if unit < top_k {
         let total = if comptime!(normalize) { chosen } else { sum };
         weights[row * top_k + unit] = X::cast_from(shares[unit] / total);
+    }
+}
+
+/// The best of the scores of all units, and its number.
+#[cube]
+fn best_of_all(
+    own: f32,
+    id: u32,
+    room: &mut Shared<[f32]>,
+    numbers: &mut Shared<[u32]>,
+    #[comptime] is_plane: bool,
+) -> (f32, u32) {
+    if comptime!(is_plane) {
+        let best = plane_max(own);
+        (best, plane_min(select(own == best, id, u32::MAX)))
+    } else {
+        let unit = UNIT_POS as usize;
+        room[unit] = own;
+        numbers[unit] = id;
+        sync_cube();
+        keep_best(room, numbers);
+        let (best, id) = (room[0], numbers[0]);
+        sync_cube();
+        (best, id)
     }
 }
 

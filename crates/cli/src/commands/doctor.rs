@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use burn_omni_ops::check::{
-    CHECKS, CHOICE, CPU_TOLERANCE, Check, FILLING, GPU_TOLERANCE, STEP, W4A4,
+    CHECKS, CHOICE, CPU_TOLERANCE, Check, FILLING, GPU_TOLERANCE, PROMPT, STEP, W4A4,
 };
 use burn_omni_ops::decode::Decoder;
 use burn_omni_ops::{filling, has_w4a4};
@@ -94,7 +94,7 @@ pub(crate) fn doctor(args: &DoctorArgs, output: &Output) -> Result<(), Failure> 
         if args.kernels {
             let filling = filling::runs_on(&found.device).then_some(&FILLING);
             let w4a4 = has_w4a4(&found.device).then_some(&W4A4);
-            let step = Decoder::runs_on(&found.device).then_some([&STEP, &CHOICE]);
+            let step = Decoder::runs_on(&found.device).then_some([&PROMPT, &STEP, &CHOICE]);
             let checks = CHECKS.iter().chain(filling).chain(w4a4);
             for check in checks.chain(step.into_iter().flatten()) {
                 let kernel = Kernel::check(check, &found);

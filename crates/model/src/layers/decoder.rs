@@ -1,7 +1,8 @@
 //! The decoder layer of thinker, talker and code predictor.
 
 use burn::tensor::Tensor;
-use burn_omni_ops::decode::{FeedForwardParts, LayerParts, StackParts};
+use burn_omni_ops::decode::{AttentionParts, FeedForwardParts, LayerParts, StackParts};
+use burn_omni_ops::prompt::{self, Standing};
 use burn_omni_quant::Weights;
 
 use super::{AttentionSize, KvCache, Mlp, RmsNorm, Rope, RopeTable, SelfAttention, SparseMoe};
@@ -76,19 +77,26 @@ impl DecoderLayer {
 
     /// The weights, and the memory of the cache, where a captured step can use them.
     fn parts(&self, cache: &KvCache) -> Option<LayerParts> {
-        let norms = [&self.input_layernorm, &self.post_attention_layernorm];
-        let eps = norms[0].eps();
-        (norms[1].eps() == eps).then_some(())?;
-        let ([qkv, o_proj], qk_norms) = self.self_attn.parts(eps)?;
+        (self.post_attention_layernorm.eps() == self.input_layernorm.eps()).then_some(())?;
         Some(LayerParts {
-            norms: norms.map(|norm| norm.weight().clone()),
-            qkv,
-            qk_norms,
-            o_proj,
+            attention: self.attention_parts(cache)?,
+            norm: self.post_attention_layernorm.weight().clone(),
             feed_forward: match &self.mlp {
                 FeedForward::Dense(mlp) => FeedForwardParts::Dense(mlp.matrices()?),
                 FeedForward::Sparse(moe) => moe.parts()?,
             },
+        })
+    }
+
+    /// The same of the first half.
+    fn attention_parts(&self, cache: &KvCache) -> Option<AttentionParts> {
+        let norm = &self.input_layernorm;
+        let ([qkv, o_proj], qk_norms) = self.self_attn.parts(norm.eps())?;
+        Some(AttentionParts {
+            norm: norm.weight().clone(),
+            qkv,
+            qk_norms,
+            o_proj,
             cache: cache.stored().clone(),
         })
     }
@@ -116,6 +124,9 @@ impl DecoderLayer {
     /// - x, output: `[rows, hidden]`, the rows that follow those in the cache
     #[must_use]
     pub fn attend(&self, x: Tensor<2>, rope: &RopeTable, cache: &mut KvCache) -> Tensor<2> {
+        if let Some(y) = self.attend_as_one(&x, rope, cache) {
+            return y;
+        }
         let normed = self.input_layernorm.forward(x.clone());
         self.self_attn.forward(normed, rope, cache) + x
     }
@@ -126,7 +137,40 @@ impl DecoderLayer {
     /// - x, output: `[rows, hidden]`
     #[must_use]
     pub fn feed_forward(&self, x: Tensor<2>) -> Tensor<2> {
+        if let Some(y) = self.feed_forward_as_one(&x) {
+            return y;
+        }
         let normed = self.post_attention_layernorm.forward(x.clone());
         self.mlp.forward(normed) + x
+    }
+
+    /// The first half as few launches, where the device has them.
+    fn attend_as_one(
+        &self,
+        x: &Tensor<2>,
+        rope: &RopeTable,
+        cache: &mut KvCache,
+    ) -> Option<Tensor<2>> {
+        prompt::suits(x).then_some(())?;
+        let rows = x.dims()[0];
+        let standing = Standing {
+            heads: self.self_attn.heads(),
+            angles: [rope.cos.clone(), rope.sin.clone()],
+            at: cache.len(),
+        };
+        let parts = self.attention_parts(cache)?;
+        let y = prompt::attend(x.clone(), parts, self.input_layernorm.eps(), standing)?;
+        cache.advance(rows);
+        Some(y)
+    }
+
+    /// The second half as few launches, where the device has them.
+    fn feed_forward_as_one(&self, x: &Tensor<2>) -> Option<Tensor<2>> {
+        prompt::suits(x).then_some(())?;
+        let FeedForward::Sparse(moe) = &self.mlp else {
+            return None;
+        };
+        let norm = &self.post_attention_layernorm;
+        prompt::feed_forward(x.clone(), (norm.weight().clone(), norm.eps()), moe.parts()?)
     }
 }

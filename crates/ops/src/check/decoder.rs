@@ -1,17 +1,20 @@
-//! A captured step against the operations that it is made of.
+//! A captured step, and the halves of a layer over many rows, against the operations that they are made of.
 
 use burn::tensor::{DType, Device, Tensor, TensorData, activation, s};
 
 use super::{Bench, matrix};
 use crate::decode::{
-    Decoder, DecoderParts, FeedForwardParts, LayerParts, Matrices, SharedParts, StackParts,
+    AttentionParts, Decoder, DecoderParts, FeedForwardParts, LayerParts, Matrices, SharedParts,
+    StackParts,
 };
+use crate::prompt::{self, Standing};
 use crate::{
     AttentionSpec, KvFormat, KvStore, Packed, PackedFormat, PackedSpec, attention, experts, linear,
     reference, rms_norm, rope, route, swiglu, write_rows,
 };
 
-const HIDDEN: usize = 192;
+/// Of a step, whose products pad their rows, and of prompts, whose do not.
+const HIDDEN: [usize; 2] = [192, 256];
 const INNER: usize = 96;
 const EXPERTS: usize = 12;
 const TOP_K: usize = 3;
@@ -55,7 +58,8 @@ struct Layer {
     router: Tensor<2>,
     experts: [Weights; 2],
     gate: Tensor<2>,
-    shared: [Weights; 2],
+    /// Where all rows have an expert.
+    shared: Option<[Weights; 2]>,
     /// Keys and values as the cache stores them, in f32.
     kept: [Tensor<3>; 2],
     format: KvFormat,
@@ -76,21 +80,19 @@ pub(super) fn decoder(bench: &mut Bench<'_>) {
 }
 
 fn step(bench: &mut Bench<'_>, len: usize, formats: (KvFormat, Option<PackedFormat>), apart: f32) {
-    let random = bench.random.clone();
-    let found = Layer::new(bench, bench.device, formats);
-    bench.random = random;
-    let expected = Layer::new(bench, bench.oracle, formats);
+    let hidden = HIDDEN[0];
+    let [found, expected] = Layer::twice(bench, formats, hidden);
     let (norm, head) = (
-        vector(bench, bench.oracle),
-        weights(bench, [VOCABULARY, HIDDEN]),
+        vector(bench, hidden, bench.oracle),
+        weights(bench, [VOCABULARY, hidden]),
     );
-    let table: Tensor<2> = bench.random.tensor([VOCABULARY, HIDDEN], bench.oracle);
+    let table: Tensor<2> = bench.random.tensor([VOCABULARY, hidden], bench.oracle);
     let table = table.cast(DType::BF16);
     let token = TOKEN as usize;
     let x = table.clone().slice(s![token..=token, ..]).cast(DType::F32);
     let frequency: Vec<f32> = (0..HEAD / 2).map(|i| 0.9_f32.powi(i as i32)).collect();
-    let position = len as f32 + AHEAD;
-    let y = expected.forward(x, len, &angles(&frequency, position, bench.oracle));
+    let angles = angles(&frequency, &[len as f32 + AHEAD], bench.oracle);
+    let y = expected.feed_forward(expected.attend(x, len, &angles));
     let y = linear(normed(y, &norm), head.clone().cast(DType::F32), None);
 
     let model = Model {
@@ -108,20 +110,70 @@ fn step(bench: &mut Bench<'_>, len: usize, formats: (KvFormat, Option<PackedForm
     bench.largest = bench.largest.max(error / apart);
 }
 
+/// Prompts behind rows of a cache, of both kinds: those whose products take what rounding takes away as well, and those whose
+/// attention is of many rows.
+pub(super) fn halves(bench: &mut Bench<'_>) {
+    let packed = PACKED.map(|format| (FORMATS[0], Some(format)));
+    for ((cache, apart), format) in FORMATS.map(|cache| (cache, None)).into_iter().chain(packed) {
+        for rows in [33, 100] {
+            halves_of(bench, rows, (cache, format), apart);
+        }
+    }
+}
+
+fn halves_of(
+    bench: &mut Bench<'_>,
+    rows: usize,
+    formats: (KvFormat, Option<PackedFormat>),
+    apart: f32,
+) {
+    const LEN: usize = 70;
+    let mut layers = Layer::twice(bench, formats, HIDDEN[1]);
+    if formats.1.is_some() {
+        // The expert of all rows is stored in bf16, or there is none.
+        layers.iter_mut().for_each(|layer| layer.shared = None);
+    }
+    let [found, expected] = layers;
+    let x: Tensor<2> = bench.random.tensor([rows, HIDDEN[1]], bench.oracle);
+    let frequency: Vec<f32> = (0..HEAD / 2).map(|i| 0.9_f32.powi(i as i32)).collect();
+    let positions: Vec<f32> = (LEN..LEN + rows).map(|row| row as f32 + AHEAD).collect();
+    let angles = angles(&frequency, &positions, bench.oracle);
+    let there = |x: &Tensor<2>| Tensor::<2>::from_data(x.clone().into_data(), bench.device);
+    let mut compare = |found: Option<Tensor<2>>, expected: Tensor<2>| {
+        let error = found.map_or(f32::INFINITY, |found| {
+            let found = Tensor::from_data(found.into_data(), bench.oracle);
+            super::error(found, expected)
+        });
+        bench.largest = bench.largest.max(error / apart);
+    };
+
+    let parts = found.parts();
+    let standing = Standing {
+        heads: HEADS,
+        angles: angles.each_ref().map(there),
+        at: LEN,
+    };
+    let y = prompt::attend(there(&x), parts.attention.clone(), EPS, standing);
+    compare(y, expected.attend(x.clone(), LEN, &angles));
+    let y = prompt::feed_forward(there(&x), (parts.norm, EPS), parts.feed_forward);
+    compare(y, expected.feed_forward(x));
+}
+
 /// A value that is NaN must be told, whatever caches make of it.
 fn tells_nan(bench: &mut Bench<'_>, format: KvFormat) {
-    let mut layer = Layer::new(bench, bench.device, (format, None));
+    let hidden = HIDDEN[0];
+    let mut layer = Layer::new(bench, bench.device, (format, None), hidden);
     let row = (HEADS[0] + HEADS[1]) * HEAD + 5;
-    let nan = Tensor::<3>::full([1, 1, HIDDEN], f32::NAN, bench.device).cast(DType::BF16);
+    let nan = Tensor::<3>::full([1, 1, hidden], f32::NAN, bench.device).cast(DType::BF16);
     let values = layer.qkv.values.slice_assign(s![.., row..=row, ..], nan);
     layer.qkv = Weights {
         stored: Matrices::Dense(values.clone()),
         values,
     };
     let model = Model {
-        norm: vector(bench, bench.oracle),
-        table: weights(bench, [VOCABULARY, HIDDEN]),
-        head: weights(bench, [VOCABULARY, HIDDEN]),
+        norm: vector(bench, hidden, bench.oracle),
+        table: weights(bench, [VOCABULARY, hidden]),
+        head: weights(bench, [VOCABULARY, hidden]),
         frequency: vec![0.5; HEAD / 2],
     };
     let scores = model.scores(&layer, 9, bench.device);
@@ -204,8 +256,8 @@ impl Weights {
     }
 }
 
-fn vector(bench: &mut Bench<'_>, device: &Device) -> Tensor<1> {
-    bench.random.tensor([HIDDEN], device) * 0.3 + 1.0
+fn vector(bench: &mut Bench<'_>, width: usize, device: &Device) -> Tensor<1> {
+    bench.random.tensor([width], device) * 0.3 + 1.0
 }
 
 fn normed(x: Tensor<2>, norm: &Tensor<1>) -> Tensor<2> {
@@ -220,18 +272,34 @@ fn rounded(rows: Tensor<3>, format: KvFormat) -> Tensor<3> {
     }
 }
 
-/// Cosines and sines.
-fn angles(frequency: &[f32], position: f32, device: &Device) -> [Tensor<2>; 2] {
-    let angles: Vec<f32> = frequency.iter().map(|f| position * f).collect();
-    let angles = Tensor::<1>::from_floats(angles.as_slice(), device).unsqueeze();
+/// Cosines and sines of each position.
+fn angles(frequency: &[f32], positions: &[f32], device: &Device) -> [Tensor<2>; 2] {
+    let angles = positions
+        .iter()
+        .flat_map(|p| frequency.iter().map(move |f| p * f));
+    let shape = [positions.len(), frequency.len()];
+    let angles = Tensor::<2>::from_data(TensorData::new(angles.collect(), shape), device);
     [angles.clone().cos(), angles.sin()]
 }
 
 impl Layer {
+    /// The same on the device and on the oracle.
+    fn twice(
+        bench: &mut Bench<'_>,
+        formats: (KvFormat, Option<PackedFormat>),
+        hidden: usize,
+    ) -> [Self; 2] {
+        let random = bench.random.clone();
+        let found = Self::new(bench, bench.device, formats, hidden);
+        bench.random = random;
+        [found, Self::new(bench, bench.oracle, formats, hidden)]
+    }
+
     fn new(
         bench: &mut Bench<'_>,
         device: &Device,
         (format, packed): (KvFormat, Option<PackedFormat>),
+        hidden: usize,
     ) -> Self {
         let [heads, kv_heads] = HEADS;
         let mut head_norm = || bench.random.tensor([HEAD], device) * 0.3 + 1.0;
@@ -241,23 +309,23 @@ impl Layer {
             rounded(rows, format)
         };
         let kept = [kept(), kept()];
-        let qkv = [1, (heads + 2 * kv_heads) * HEAD, HIDDEN];
+        let qkv = [1, (heads + 2 * kv_heads) * HEAD, hidden];
         let both = |bench: &mut Bench<'_>, count| {
             let to = (device, packed);
             [
-                Weights::new(bench, [count, 2 * INNER, HIDDEN], true, to),
-                Weights::new(bench, [count, HIDDEN, INNER], false, to),
+                Weights::new(bench, [count, 2 * INNER, hidden], true, to),
+                Weights::new(bench, [count, hidden, INNER], false, to),
             ]
         };
         Self {
-            norms: [vector(bench, device), vector(bench, device)],
+            norms: [(); 2].map(|()| vector(bench, hidden, device)),
             qk_norms,
             qkv: Weights::new(bench, qkv, false, (device, packed)),
-            o_proj: Weights::new(bench, [1, HIDDEN, heads * HEAD], false, (device, packed)),
-            router: on(bench, [EXPERTS, HIDDEN], device),
+            o_proj: Weights::new(bench, [1, hidden, heads * HEAD], false, (device, packed)),
+            router: on(bench, [EXPERTS, hidden], device),
             experts: both(bench, EXPERTS),
-            gate: on(bench, [1, HIDDEN], device),
-            shared: both(bench, 1),
+            gate: on(bench, [1, hidden], device),
+            shared: Some(both(bench, 1)),
             kept,
             format,
         }
@@ -265,33 +333,39 @@ impl Layer {
 
     fn parts(&self) -> LayerParts {
         let stored = |weights: &Weights| weights.stored.clone();
+        let [norm, second] = self.norms.clone();
+        let cache = self.kept.clone().map(|rows| {
+            let store = KvStore::zeros(self.format, rows.dims(), &rows.device());
+            store.write(rows, 0)
+        });
         LayerParts {
-            norms: self.norms.clone(),
-            qkv: stored(&self.qkv),
-            qk_norms: self.qk_norms.clone(),
-            o_proj: stored(&self.o_proj),
+            attention: AttentionParts {
+                norm,
+                qkv: stored(&self.qkv),
+                qk_norms: self.qk_norms.clone(),
+                o_proj: stored(&self.o_proj),
+                cache,
+            },
+            norm: second,
             feed_forward: FeedForwardParts::Sparse {
                 router: self.router.clone(),
                 top_k: TOP_K,
                 normalize: true,
                 experts: self.experts.each_ref().map(stored),
-                shared: Some(SharedParts {
+                shared: self.shared.as_ref().map(|matrices| SharedParts {
                     gate: self.gate.clone(),
-                    matrices: self.shared.each_ref().map(stored),
+                    matrices: matrices.each_ref().map(stored),
                 }),
             },
-            cache: self.kept.clone().map(|rows| {
-                let store = KvStore::zeros(self.format, rows.dims(), &rows.device());
-                store.write(rows, 0)
-            }),
         }
     }
 
-    /// The layer by operations, keys and values rounded as the cache rounds them.
-    fn forward(&self, x: Tensor<2>, len: usize, angles: &[Tensor<2>; 2]) -> Tensor<2> {
+    /// The first half by operations, keys and values rounded as the cache rounds them.
+    fn attend(&self, x: Tensor<2>, len: usize, angles: &[Tensor<2>; 2]) -> Tensor<2> {
         let [heads, kv_heads] = HEADS;
+        let rows = x.dims()[0];
         let qkv = linear(normed(x.clone(), &self.norms[0]), self.qkv.one(), None);
-        let qkv = qkv.reshape([1, heads + 2 * kv_heads, HEAD]);
+        let qkv = qkv.reshape([rows, heads + 2 * kv_heads, HEAD]);
         let rotated = |x: Tensor<3>, norm: &Tensor<1>| {
             let x = rms_norm(x, norm.clone(), EPS);
             rope(x, angles[0].clone(), angles[1].clone())
@@ -309,12 +383,19 @@ impl Layer {
         }
         let [k, v] = kept;
         let out = attention(q, k, v, AttentionSpec::causal(HEAD, len));
-        let x = x + linear(out.reshape([1, heads * HEAD]), self.o_proj.one(), None);
+        x + linear(out.reshape([rows, heads * HEAD]), self.o_proj.one(), None)
+    }
+
+    /// The second half by operations.
+    fn feed_forward(&self, x: Tensor<2>) -> Tensor<2> {
         let n = normed(x.clone(), &self.norms[1]);
         let routes = route(linear(n.clone(), self.router.clone(), None), TOP_K, true);
         let [gate_up, down] = self.experts.each_ref().map(|x| x.values.clone());
         let routed = experts(n.clone(), routes, gate_up, down);
-        let [gate_up, down] = self.shared.each_ref().map(Weights::one);
+        let Some(shared) = &self.shared else {
+            return x + routed;
+        };
+        let [gate_up, down] = shared.each_ref().map(Weights::one);
         let shared = linear(swiglu(linear(n.clone(), gate_up, None)), down, None);
         x + routed + shared * activation::sigmoid(linear(n, self.gate.clone(), None))
     }

@@ -81,7 +81,7 @@ impl Captured {
     }
 
     pub(crate) fn new(parts: DecoderParts) -> Option<Self> {
-        let capacity = parts.stack.layers.first()?.cache[0].dims()[0];
+        let capacity = parts.stack.layers.first()?.attention.cache[0].dims()[0];
         let Stacked { client, stack } = Stacked::new(parts.stack)?;
         let embedding = rows(parts.embedding.unsqueeze())?;
         let step = Step::new(&client, embedding, stack, scored(parts.head)?);
@@ -318,7 +318,7 @@ impl Stacked {
         let width = parts.norm.dims()[0];
         let fits = heads.is_multiple_of(kv_heads)
             && heads / kv_heads <= 8
-            && parts.layers.first()?.cache[0].dims()[2] == HEAD
+            && parts.layers.first()?.attention.cache[0].dims()[2] == HEAD
             && parts.inverse_frequency.len() == HEAD / 2;
         let client = primitive(parts.norm.clone())?.client;
         if !fits || !tiles::runs_on(&client) {
@@ -337,55 +337,59 @@ impl Stacked {
 }
 
 fn layer(parts: LayerParts) -> Option<Layer> {
-    let [first, second] = parts.norms;
-    let [q_norm, k_norm] = parts.qk_norms;
-    let [keys, values] = parts.cache;
+    let attention = parts.attention;
+    let [q_norm, k_norm] = attention.qk_norms;
+    let [keys, values] = attention.cache;
     Some(Layer {
-        norms: [f32s(first)?, f32s(second)?],
-        qkv: weights(parts.qkv)?,
+        norms: [f32s(attention.norm)?, f32s(parts.norm)?],
+        qkv: weights(attention.qkv)?,
         qk_norms: [f32s(q_norm)?, f32s(k_norm)?],
-        o_proj: weights(parts.o_proj)?,
-        feed_forward: match parts.feed_forward {
-            FeedForwardParts::Dense([gate_up, down]) => {
-                FeedForward::Dense([gated(gate_up)?, weights(down)?])
-            }
-            FeedForwardParts::Sparse {
-                router,
-                top_k,
-                normalize,
-                experts: [gate_up, down],
-                shared,
-            } => {
-                (top_k <= MOST_CHOSEN).then_some(())?;
-                let (gate, shared) = match shared {
-                    None => (None, None),
-                    Some(SharedParts {
-                        gate,
-                        matrices: [gate_up, down],
-                    }) => (
-                        Some(rows(gate.unsqueeze())?),
-                        Some([gated(gate_up)?, weights(down)?]),
-                    ),
-                };
-                FeedForward::Sparse {
-                    router: Router {
-                        routing: Routing {
-                            experts: router.dims()[0],
-                            top_k,
-                            normalize,
-                        },
-                        weights: rows(router.unsqueeze())?,
-                        shared: gate,
-                    },
-                    experts: [gated(gate_up)?, weights(down)?],
-                    shared,
-                }
-            }
-        },
+        o_proj: weights(attention.o_proj)?,
+        feed_forward: feed_forward(parts.feed_forward)?,
         cache: Cache {
             keys: stored(keys)?,
             values: stored(values)?,
         },
+    })
+}
+
+pub(super) fn feed_forward(parts: FeedForwardParts) -> Option<FeedForward> {
+    let (router, top_k, normalize, [gate_up, down], shared) = match parts {
+        FeedForwardParts::Dense([gate_up, down]) => {
+            return Some(FeedForward::Dense([gated(gate_up)?, weights(down)?]));
+        }
+        FeedForwardParts::Sparse {
+            router,
+            top_k,
+            normalize,
+            experts,
+            shared,
+        } => (router, top_k, normalize, experts, shared),
+    };
+    (top_k <= MOST_CHOSEN).then_some(())?;
+    let (gate, shared) = match shared {
+        None => (None, None),
+        Some(SharedParts {
+            gate,
+            matrices: [gate_up, down],
+        }) => (
+            Some(rows(gate.unsqueeze())?),
+            Some([gated(gate_up)?, weights(down)?]),
+        ),
+    };
+    let routing = Routing {
+        experts: router.dims()[0],
+        top_k,
+        normalize,
+    };
+    Some(FeedForward::Sparse {
+        router: Router {
+            routing,
+            weights: rows(router.unsqueeze())?,
+            shared: gate,
+        },
+        experts: [gated(gate_up)?, weights(down)?],
+        shared,
     })
 }
 
@@ -402,7 +406,7 @@ pub(super) fn scored(head: Matrices) -> Option<Weights> {
     weights(head).filter(|head| head.rows() <= MOST)
 }
 
-fn weights(matrices: Matrices) -> Option<Weights> {
+pub(super) fn weights(matrices: Matrices) -> Option<Weights> {
     match matrices {
         Matrices::Dense(dense) => rows(dense).map(Weights::Rows),
         Matrices::Packed(packed) => in_tiles_of(&packed),
@@ -431,7 +435,7 @@ pub(super) fn rows(dense: Tensor<3>) -> Option<Rows> {
 }
 
 /// Keys or values in a form that the step reads.
-fn stored(rows: KvStore) -> Option<Buffer> {
+pub(super) fn stored(rows: KvStore) -> Option<Buffer> {
     match rows {
         KvStore::Float(rows) => bf16s(rows),
         KvStore::E4m3(words) => {

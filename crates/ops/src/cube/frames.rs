@@ -129,7 +129,7 @@ impl CapturedFrames {
             stack
                 .layers
                 .first()
-                .map_or(0, |layer| layer.cache[0].dims()[0])
+                .map_or(0, |layer| layer.attention.cache[0].dims()[0])
         });
         let Stacked { client, stack } = Stacked::new(parts.first.stack)?;
         let Stacked { stack: others, .. } = Stacked::new(parts.others)?;

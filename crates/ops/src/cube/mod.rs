@@ -10,6 +10,7 @@ pub(crate) mod frames;
 pub(crate) mod memory;
 mod packed;
 mod products;
+pub(crate) mod prompt;
 mod rounded;
 mod rows;
 

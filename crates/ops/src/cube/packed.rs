@@ -3,7 +3,7 @@
 use burn::tensor::DType;
 use burn_cubecl::kernel::cast;
 use burn_omni_kernels::few::{self, FEW, SEVERAL, Weights};
-use burn_omni_kernels::many::{self, Blocking, Plan};
+use burn_omni_kernels::many::{self, Added, Blocking, Plan, ROUNDED};
 use burn_omni_kernels::packed::tiles::{
     self, Activations, ColumnOrder, Tiling, activations, scaled,
 };
@@ -17,10 +17,6 @@ use super::products;
 use super::{F, I};
 use crate::PackedSpec;
 use crate::packed::{Code, Scale};
-
-/// Rows from which on they are rounded to bf16: prompts, where the matrix units are the limit. Fewer rows keep 16
-/// significant bits, as two halves.
-const ROUNDED: usize = 64;
 
 /// Codes, scales and gains.
 pub(super) type Parts = (I, I, F);
@@ -220,7 +216,8 @@ fn grouped_in_four_bits(
     let h = scaled::quantize(client, (&h, width), down.tiling);
     let parts = Buffer::empty(client, y.elem, chosen.ids.len() * down.rows);
     scaled::down(client, down, &h, (&plan, &chosen.weights), &parts);
-    many::sum_slots(client, (&parts, chosen.slots), (y, down.rows));
+    let parts = (&parts, chosen.slots);
+    many::sum_slots(client, parts, Added::default(), (y, down.rows));
 }
 
 fn experts_in_rows(

@@ -22,7 +22,7 @@ use cubecl::prelude::*;
 use super::seen::{self, Sizes};
 use super::{Attention, Seen};
 use crate::matrix_units::{Exchange, Instructions, commit, exchange, wait};
-use crate::packed::tiles::runs_on;
+use crate::packed::tiles::{Rounding, runs_on};
 use crate::{Buffer, Heads};
 
 type N2 = Const<2>;
@@ -76,6 +76,12 @@ impl Blocking {
         }
     }
 
+    /// The blocking for these heads.
+    pub(super) const fn for_heads(attention: &Attention<'_>) -> Self {
+        let Attention { q, k, .. } = attention;
+        Self::of(q.rows * q.heads / k.heads, k.heads, q.width)
+    }
+
     /// Rows of a cube.
     const fn rows(self) -> usize {
         self.planes * self.tiles * TILE
@@ -92,6 +98,8 @@ struct Shape {
     /// Numbers of a head.
     width: usize,
     has_ranges: bool,
+    /// How outputs are rounded for the product behind them, if they are.
+    rounding: Option<Rounding>,
     blocking: Blocking,
     instructions: Instructions,
 }
@@ -178,15 +186,18 @@ impl Shape {
 
 /// Whether attention is computed by this kernel on a device.
 pub(super) fn suits(client: &Client, attention: &Attention<'_>) -> bool {
-    let Attention { q, k, scale, .. } = attention;
-    let group = q.heads / k.heads;
+    attention.scale > 0.0 && takes(client, attention.q, attention.k.heads)
+}
+
+/// The same of queries of so many key heads.
+pub(super) fn takes(client: &Client, q: &Heads, kv_heads: usize) -> bool {
+    let group = q.heads / kv_heads;
     runs_on(client)
         && q.rows >= MANY[0]
         && q.rows * group >= MANY[1]
         && (WIDTHS[0]..=WIDTHS[1]).contains(&q.width)
         && q.width.is_multiple_of(VECTOR)
         && lies_in_vectors(q, 4)
-        && *scale > 0.0
 }
 
 /// Whether heads begin at whole vectors of so many numbers.
@@ -211,12 +222,30 @@ pub fn launch(
     blocking: Blocking,
     instructions: Instructions,
 ) -> Buffer {
+    let q = attention.q;
+    let y = Buffer::empty(client, q.buffer.elem, q.rows * q.heads * q.width);
+    launch_into(client, attention, (&y, None), blocking, instructions);
+    y
+}
+
+/// The same into a buffer, whatever its elements: with a rounding as rows that a product takes.
+///
+/// - y: `[rows, heads, head_dim]`, or `[rows, 1 or 2, heads * head_dim]`
+///
+/// # Panics
+/// When heads or strides are others.
+pub fn launch_into(
+    client: &Client,
+    attention: &Attention<'_>,
+    (y, rounding): (&Buffer, Option<Rounding>),
+    blocking: Blocking,
+    instructions: Instructions,
+) {
     let Attention { q, k, v, seen, .. } = *attention;
     assert!(
         q.width.is_multiple_of(VECTOR) && lies_in_vectors(q, 4) && attention.scale > 0.0,
         "attention of these heads is not for matrix units"
     );
-    let y = Buffer::empty(client, q.buffer.elem, q.rows * q.heads * q.width);
     let is_staged = |heads: &&Heads| {
         heads.buffer.elem == half::bf16::elem_type_native() && lies_in_vectors(heads, VECTOR)
     };
@@ -228,6 +257,7 @@ pub fn launch(
     let shape = Shape {
         width: q.width,
         has_ranges: matches!(seen, Seen::Ranges(_)),
+        rounding,
         blocking,
         instructions,
     };
@@ -251,10 +281,9 @@ pub fn launch(
             y.vectors(2),
             seen::sizes(&sizes, 0),
             shape,
-            q.buffer.elem,
+            [q.buffer.elem, y.elem],
         );
     }
-    y
 }
 
 /// What the units of a cube share.
@@ -279,15 +308,15 @@ struct Sums {
 }
 
 #[cube(launch_unchecked)]
-fn matrix_kernel<Q: Float>(
+fn matrix_kernel<Q: Float, Y: Float>(
     q: &[Vector<Q, N4>],
     k: &[Vector<u32, N4>],
     v: &[Vector<u32, N4>],
     ranges: &[u32],
-    y: &mut [Vector<Q, N2>],
+    y: &mut [Vector<Y, N2>],
     sizes: &Sizes,
     #[comptime] shape: Shape,
-    #[define(Q)] _elem: ElemType,
+    #[define(Q, Y)] _elems: [ElemType; 2],
 ) {
     let blocking = shape.blocking;
     let block = rows::block(ranges, sizes, shape);
@@ -349,5 +378,5 @@ fn matrix_kernel<Q: Float>(
         base = next;
         side = other;
     }
-    rows::store::<Q>(y, &sums, &mut room.exchange, sizes, &block, shape);
+    rows::store::<Y>(y, &sums, &mut room.exchange, sizes, &block, shape);
 }

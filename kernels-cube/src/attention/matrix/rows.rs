@@ -5,6 +5,8 @@ use cubecl::prelude::*;
 use super::{GROUP, N2, N4, Room, STEP, Shape, Sums, TILE};
 use crate::attention::seen::{Sizes, seen_keys};
 use crate::matrix_units::{Exchange, pack_bf16, quad_sum, unit};
+use crate::packed::tiles::ColumnOrder;
+use crate::packed::tiles::activations::place_in_products;
 
 /// Rows of one key head: query row `i / group` with the `i % group`-th of its heads is row `i`.
 #[derive(CubeType, Clone, Copy)]
@@ -159,8 +161,8 @@ pub(super) fn load<Q: Float>(
 
 /// Writes what the rows summed, divided by the sums of their weights.
 #[cube]
-pub(super) fn store<Q: Float>(
-    y: &mut [Vector<Q, N2>],
+pub(super) fn store<Y: Float>(
+    y: &mut [Vector<Y, N2>],
     sums: &Sums,
     exchange: &mut Exchange,
     sizes: &Sizes,
@@ -179,18 +181,45 @@ pub(super) fn store<Q: Float>(
             let share = select(total > 0.0f32, 1.0f32 / total, 0.0f32);
             let at = row_of(block, tile, half, shape);
             if at <= block.last {
-                let head =
-                    at / sizes.group * heads + block.kv_head * sizes.group + at % sizes.group;
+                let row = at / sizes.group;
+                let head = block.kv_head * sizes.group + at % sizes.group;
                 #[unroll]
                 for group in 0..groups {
                     let sum = sums.outputs[comptime!(tile * groups + group)];
                     let mut two = Vector::<f32, N2>::new(0.0f32);
                     two.insert(0usize, sum.extract(comptime!(half * 2)) * share);
                     two.insert(1usize, sum.extract(comptime!(half * 2 + 1)) * share);
-                    let column = comptime!(group * GROUP / 2) + t;
-                    y[head * comptime!(shape.width / 2) + column] = Vector::cast_from(two);
+                    let pair = head * comptime!(shape.width / 2) + comptime!(group * GROUP / 2) + t;
+                    let pairs = heads * comptime!(shape.width / 2);
+                    put::<Y>(y, row, pair, pairs, two, shape);
                 }
             }
         }
+    }
+}
+
+/// Writes a pair of numbers of a row of so many pairs.
+#[cube]
+fn put<Y: Float>(
+    y: &mut [Vector<Y, N2>],
+    row: usize,
+    pair: usize,
+    pairs: usize,
+    two: Vector<f32, N2>,
+    #[comptime] shape: Shape,
+) {
+    let high = Vector::<Y, N2>::cast_from(two);
+    if let Some(rounding) = comptime!(shape.rounding) {
+        let mut place = pair;
+        if let ColumnOrder::Products(block) = comptime!(rounding.order) {
+            place = place_in_products(pair * 2usize, block) / 2usize;
+        }
+        let to = row * comptime!(rounding.halves()) * pairs + place;
+        y[to] = high;
+        if comptime!(rounding.split) {
+            y[to + pairs] = Vector::cast_from(two - Vector::<f32, N2>::cast_from(high));
+        }
+    } else {
+        y[row * pairs + pair] = high;
     }
 }

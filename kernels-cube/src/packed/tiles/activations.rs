@@ -2,7 +2,7 @@
 
 use cubecl::prelude::*;
 
-use super::{Activations, ColumnOrder};
+use super::{Activations, ColumnOrder, Rounding};
 use crate::grid::flat;
 use crate::linear::vector;
 use crate::{Buffer, Matrix};
@@ -137,25 +137,28 @@ fn round_kernel<X: Float, Y: Float, N: Size>(
     }
 }
 
-/// Writes number `at` of row `row`, rounded; with `split` what rounding takes away behind the row.
+/// Writes number `at` of row `row`, rounded.
 ///
-/// - y: `[rows, 1 or 2, width]`
+/// - y: `[rows, 1 or 2, width]`, whose first number is number `first`
 #[cube]
 pub(crate) fn write_rounded<Y: Float>(
     y: &mut [Y],
+    first: usize,
     row: usize,
     at: usize,
     width: usize,
     value: f32,
-    #[comptime] split: bool,
+    #[comptime] rounding: Rounding,
 ) {
     let high = Y::cast_from(value);
-    if comptime!(split) {
-        let to = row * 2usize * width + at;
-        y[to] = high;
+    let mut place = at;
+    if let ColumnOrder::Products(block) = comptime!(rounding.order) {
+        place = place_in_products(at, block);
+    }
+    let to = first + row * comptime!(rounding.halves()) * width + place;
+    y[to] = high;
+    if comptime!(rounding.split) {
         y[to + width] = Y::cast_from(value - f32::cast_from(high));
-    } else {
-        y[row * width + at] = high;
     }
 }
 
