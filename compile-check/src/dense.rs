@@ -2,7 +2,7 @@
 
 use burn_omni_kernels::few::{Rows, SEVERAL, Weights, few};
 use burn_omni_kernels::many::{self, Plan, Product};
-use burn_omni_kernels::packed::tiles::{Activations, ColumnOrder};
+use burn_omni_kernels::packed::tiles::{Activations, ColumnOrder, Rounding};
 use burn_omni_kernels::{
     Buffer, Matrix, NormParameters, Taps, norm_rounded, snaked, swiglu_rounded,
 };
@@ -86,7 +86,7 @@ impl Made<'_> {
             for kept in [None, Some(&kept)] {
                 let _ = snaked(self.client, (kept, &x), snake.each_ref(), split);
             }
-            let _ = norm_rounded(self.client, &x, parameters, split);
+            let _ = norm_rounded(self.client, &x, parameters, Rounding::natural(split));
             let _ = swiglu_rounded(self.client, &x, split);
         }
     }

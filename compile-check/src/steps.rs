@@ -41,8 +41,8 @@ pub(crate) fn steps(client: &Client, model: &Model, note: &mut dyn FnMut(String)
     }
 }
 
-/// Rows of prompts: with what rounding takes away, and one for every blocking.
-const PROMPTS: [usize; 3] = [32, 128, 4096];
+/// Rows of prompts: few and many with what rounding takes away, and without.
+const PROMPTS: [usize; 4] = [32, 56, 128, 4096];
 
 /// Weights of one coding, or of bf16.
 struct Made<'a> {
@@ -134,7 +134,7 @@ impl Made<'_> {
     }
 
     fn cache(&self, kv_heads: usize, elem: ElemType) -> Cache {
-        let rows = || Buffer::empty(self.client, elem, PROMPTS[2] * kv_heads * 128);
+        let rows = || Buffer::empty(self.client, elem, PROMPTS[3] * kv_heads * 128);
         Cache {
             keys: rows(),
             values: rows(),

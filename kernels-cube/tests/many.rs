@@ -140,6 +140,12 @@ fn products_are_those_of_their_numbers() {
         ([5, 1, 8, 1, 1], true, [false, false], blocking(1, 1, 1, 1)),
         ([33, 40, 24, 7, 3], true, [true, true], blocking(2, 1, 1, 4)),
         (
+            [37, 20, 64, 1, 1],
+            false,
+            [false, true],
+            blocking(1, 1, 1, 5),
+        ),
+        (
             [33, 96, 96, 7, 9],
             false,
             [true, false],
@@ -277,7 +283,7 @@ fn packed_products_are_those_of_their_values() {
     for (name, coding) in CODINGS {
         for ([rows, out, width], split, has_onto, blocking) in [
             ([5, 33, 400], true, true, blocking(1)),
-            ([9, 20, 272], false, false, blocking(2)),
+            ([9, 20, 272], false, true, blocking(2)),
         ] {
             if blocking.tiles > 1 && coding.scaling != Scaling::F32 {
                 continue;

@@ -160,8 +160,7 @@ fn queries_are_rotated_and_the_cache_gets_the_rest() {
             values: poisoned(&client, capacity * kv_heads * width),
         };
         let (found, expected) = (cache(), cache());
-        let f32 = f32::elem_type_native();
-        let q = queries(&client, given.fused(), (&found, at), f32);
+        let q = queries(&client, given.fused(), (&found, at), false);
         let [alone, k] = [0, 1].map(|which| given.rotated(&client, which));
         let v = given.part(heads + kv_heads, kv_heads);
         kernels::write_rows(&client, &k, &expected.keys, at);
@@ -193,8 +192,7 @@ fn a_cache_of_e4m3_gets_the_same_bytes() {
         values: e4m3_buffer(&client, &vec![0xFF; numbers]),
     };
     let (found, expected) = (cache(), cache());
-    let f32 = f32::elem_type_native();
-    let _ = queries(&client, given.fused(), (&found, at), f32);
+    let _ = queries(&client, given.fused(), (&found, at), false);
     let k = given.rotated(&client, 1);
     let v = given.part(heads[0] + heads[1], heads[1]);
     kernels::write_rows(&client, &k, &expected.keys, at);

@@ -130,18 +130,19 @@ pub struct LayerParts {
     pub feed_forward: FeedForwardParts,
 }
 
-/// The weights of a layer's first half, and its keys and values.
+/// The weights of a layer's first half, and its keys and values; heads of a captured step have 128 numbers.
 #[derive(Clone, Debug)]
 pub struct AttentionParts {
     /// `[hidden]`
     pub norm: Tensor<1>,
-    /// Queries, keys and values, `[1, (heads + 2 * kv_heads) * 128, hidden]`
+    /// Queries, keys and values, `[1, (heads + 2 * kv_heads) * head_dim, hidden]`
     pub qkv: Matrices,
-    /// `[128]`: of queries and of keys.
+    /// `[head_dim]`: of queries and of keys.
     pub qk_norms: [Tensor<1>; 2],
-    /// `[1, hidden, heads * 128]`
+    /// `[1, hidden, heads * head_dim]`
     pub o_proj: Matrices,
-    /// Keys and values in bf16 or E4M3, `[capacity, kv_heads, 128]`
+    /// Keys and values, `[capacity, kv_heads, head_dim]`; in other types than bf16 and E4M3 no kernel of a step or of a prompt
+    /// takes them.
     pub cache: [KvStore; 2],
 }
 

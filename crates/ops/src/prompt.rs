@@ -10,7 +10,7 @@ use crate::cube::prompt;
 #[cfg(not(feature = "cube"))]
 use absent as prompt;
 
-/// Fewer rows than this are products of another kind.
+/// Fewer rows are left to operations one by one: nothing was measured of them.
 const FEWEST: usize = 9;
 
 /// Rows that pass attention, and where they stand.

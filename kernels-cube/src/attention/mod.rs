@@ -141,6 +141,9 @@ pub fn attention<'a>(on: impl Into<On<'a>>, attention: Attention<'_>) -> Buffer 
 ///
 /// # Shapes
 /// - output: bf16 `[rows, 1 or 2, heads * head_dim]`
+///
+/// # Panics
+/// When rows are no whole spans of the order.
 #[must_use]
 pub fn attention_rounded(
     client: &Client,
@@ -157,11 +160,7 @@ pub fn attention_rounded(
         let blocking = Blocking::for_heads(attention);
         let output = (&buffer, Some(rounding));
         matrix::launch_into(client, attention, output, blocking, Instructions::Native);
-        return Activations {
-            buffer,
-            order: rounding.order,
-            split: rounding.split,
-        };
+        return Activations::rounded(buffer, rounding);
     }
     let y = Matrix {
         buffer: without_matrix_units(client, attention),

@@ -35,6 +35,19 @@ pub const FEW: usize = 16;
 /// but its planes share a row of the weights.
 pub const SEVERAL: usize = 6 * FEW;
 
+/// Rows of a matrix of bf16, such as a router, that lies in the cache and is better read again for every few columns.
+const LOW: usize = 128;
+/// Columns up to which it is.
+const SEVERAL_OF_LOW: usize = 1024;
+
+/// Whether [`few_onto`] is faster than [`many`](crate::many) for so many columns, and takes rows as wide as they are.
+#[must_use]
+pub fn suits(weights: &Weights, columns: usize) -> bool {
+    let low = matches!(weights, Weights::Rows(rows) if rows.rows <= LOW);
+    let most = if low { SEVERAL_OF_LOW } else { SEVERAL };
+    columns <= most && weights.columns() == weights.width_of_many()
+}
+
 /// The residual row of a token, as the next product takes it.
 #[derive(Clone, Debug)]
 pub struct Row {

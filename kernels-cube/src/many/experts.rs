@@ -5,7 +5,7 @@ use cubecl::prelude::*;
 use super::{Added, Plan, down, gate_up, sum_slots};
 use crate::Buffer;
 use crate::few::Weights;
-use crate::packed::tiles::{Activations, Rounding, activations};
+use crate::packed::tiles::{Activations, activations};
 
 /// Experts, and which of them each row has chosen.
 #[derive(Clone, Copy, Debug)]
@@ -37,7 +37,7 @@ impl Experts<'_> {
         } = *self;
         let plan = Plan::new(client, (ids, slots), count, (x.split, x.order));
         let stride = below.width_of_many();
-        let h = between(client, ids.len(), x.rounding(), (up.rows() / 2, stride));
+        let h = activations::between(client, ids.len(), x.rounding(), (up.rows() / 2, stride));
         gate_up(client, up, x, &plan, (&h.buffer, stride));
         // Where rows are rounded, so are the parts of their sums.
         let elem = if x.split {
@@ -48,26 +48,5 @@ impl Experts<'_> {
         let parts = Buffer::empty(client, elem, ids.len() * below.rows());
         down(client, below, &h, (&plan, shares), &parts);
         sum_slots(client, (&parts, slots), added, (y, below.rows()));
-    }
-}
-
-/// Room for what lies between gate and up and down of so many choices, zero behind the width.
-#[must_use]
-pub fn between(
-    client: &Client,
-    choices: usize,
-    rounding: Rounding,
-    (width, stride): (usize, usize),
-) -> Activations {
-    let count = choices * rounding.halves() * stride;
-    let buffer = if width < stride {
-        activations::zeros(client, count, rounding.split).buffer
-    } else {
-        Buffer::empty(client, half::bf16::elem_type_native(), count)
-    };
-    Activations {
-        buffer,
-        order: rounding.order,
-        split: rounding.split,
     }
 }

@@ -23,7 +23,7 @@ mod write;
 
 use cubecl::prelude::*;
 
-pub use experts::{Experts, between};
+pub use experts::Experts;
 pub use plan::{Added, Plan, sum_slots};
 pub use work::Blocking;
 

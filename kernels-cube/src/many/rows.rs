@@ -68,8 +68,8 @@ pub(super) fn sum(
     }
 }
 
-/// The lane's numbers of half chunk `step`, into vectors `to` and behind: of each tile rows `lane / 4` and 8 more. Behind the width anything, which
-/// meets zeros.
+/// The lane's numbers of half chunk `step`, into vectors `to` and behind: of each tile rows `lane / 4` and 8 more. Behind the
+/// width anything, which meets zeros.
 #[cube]
 fn load(
     words: &mut Array<Vector<u32, N4>>,

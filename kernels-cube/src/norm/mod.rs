@@ -29,59 +29,61 @@ pub fn norm<'a>(on: impl Into<On<'a>>, x: &Heads, parameters: NormParameters<'_>
     }
 }
 
-/// [`norm()`] of rows as matrix units take them: rounded to bf16, with `split` what rounding took away behind each.
+/// [`norm()`] of rows as matrix units take them.
 ///
 /// # Shapes
 /// - x: `[rows, width]`
 /// - output: bf16 `[rows, 1 or 2, width]`
+///
+/// # Panics
+/// When rows are no whole spans of the order.
 #[must_use]
 pub fn norm_rounded(
     client: &Client,
     x: &Matrix,
     parameters: NormParameters<'_>,
-    split: bool,
+    rounding: Rounding,
 ) -> Activations {
-    let [rounded, _] = norm_rounded_twice(client, x, parameters, (Rounding::natural(split), None));
-    rounded
+    let count = x.rows * rounding.halves() * x.width;
+    let y = Buffer::empty(client, half::bf16::elem_type_native(), count);
+    norm_rounded_into(client, x, parameters, (&y, (rounding, None)));
+    Activations::rounded(y, rounding)
 }
 
-/// The same rows as products take them that read them in one form, or in two.
+/// The same for two products that take rows in different ways, both times in one launch.
 ///
-/// # Shapes
-/// - x: `[rows, width]`
-/// - output: bf16 `[rows, 1 or 2, width]`, rounded in the first way and in the second; without a second, the first twice
+/// # Panics
+/// When rows are no whole spans of an order.
 #[must_use]
 pub fn norm_rounded_twice(
     client: &Client,
     x: &Matrix,
     parameters: NormParameters<'_>,
-    roundings: (Rounding, Option<Rounding>),
+    [first, second]: [Rounding; 2],
 ) -> [Activations; 2] {
-    let (first, second) = roundings;
-    let numbers = |rounding: Rounding| x.rows * rounding.halves() * x.width;
-    let all = numbers(first) + second.map_or(0, numbers);
-    let y = Buffer::empty(client, half::bf16::elem_type_native(), all);
-    norm_rounded_into(client, x, parameters, (&y, roundings));
-    let mut at = 0;
-    [first, second.unwrap_or(first)].map(|rounding| {
-        let len = numbers(rounding);
-        let start = if second.is_some() { at } else { 0 };
-        at += len;
-        Activations {
-            buffer: y.part(start, len),
-            order: rounding.order,
-            split: rounding.split,
-        }
-    })
+    let [here, there] = [first, second].map(|rounding| x.rows * rounding.halves() * x.width);
+    let y = Buffer::empty(client, half::bf16::elem_type_native(), here + there);
+    norm_rounded_into(client, x, parameters, (&y, (first, Some(second))));
+    [
+        Activations::rounded(y.part(0, here), first),
+        Activations::rounded(y.part(here, there), second),
+    ]
 }
 
-/// The same into a buffer, whatever its elements: first all rows in the first form, behind them all in the second.
+/// The same into a buffer, whatever its elements: all rows rounded in the first way, and behind them all in the second.
+///
+/// # Panics
+/// When rows are no whole spans of an order.
 pub fn norm_rounded_into(
     client: &Client,
     x: &Matrix,
     parameters: NormParameters<'_>,
     (y, roundings): (&Buffer, (Rounding, Option<Rounding>)),
 ) {
+    roundings.0.fits(x.width);
+    if let Some(second) = roundings.1 {
+        second.fits(x.width);
+    }
     together::launch_into(client, &x.clone().into(), parameters, (y, roundings));
 }
 

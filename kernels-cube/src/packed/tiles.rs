@@ -236,6 +236,18 @@ impl Rounding {
     pub const fn halves(self) -> usize {
         if self.split { 2 } else { 1 }
     }
+
+    /// Panics where rows of this width are no whole spans, in which the order of products puts numbers elsewhere.
+    pub(crate) fn fits(self, width: usize) {
+        let span = match self.order {
+            ColumnOrder::Natural => 1,
+            ColumnOrder::Products(block) => BLOCKS / 2 * block,
+        };
+        assert!(
+            width.is_multiple_of(span),
+            "rows of {width} numbers are no spans of {span}"
+        );
+    }
 }
 
 /// Rows of bf16, [`Tiling::columns`] each.
@@ -265,6 +277,16 @@ impl Activations {
     #[must_use]
     pub const fn halves(&self) -> usize {
         self.rounding().halves()
+    }
+
+    /// Rows that were rounded in this way.
+    #[must_use]
+    pub const fn rounded(buffer: Buffer, rounding: Rounding) -> Self {
+        Self {
+            buffer,
+            order: rounding.order,
+            split: rounding.split,
+        }
     }
 
     /// How they are rounded.

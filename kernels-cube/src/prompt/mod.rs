@@ -1,5 +1,5 @@
-//! Many rows through a layer: the launches of its halves, as few as it takes where each does for the next what it can. What a
-//! product multiplies is rounded by the launch before it, and what a product is added to is added by its own.
+//! Many rows through a layer: the launches of its halves, few because each does for others what it can. Rows are rounded by the
+//! launch that stands before a product, and a product is added to rows by the launch that forms it.
 
 mod queries;
 
@@ -9,19 +9,13 @@ pub use queries::{Fused, queries};
 
 use crate::attention::{WIDEST, attention_rounded, rounds_queries};
 use crate::decode::{Cache, FeedForward, Router};
-use crate::few::{SEVERAL, Weights, few_onto};
+use crate::few::{self, Weights, few_onto};
 use crate::many::{self, Added, Experts};
-use crate::norm::norm_rounded_twice;
+use crate::norm::{norm_rounded, norm_rounded_twice};
 use crate::packed::tiles::{Activations, Rounding};
 use crate::{
-    Angles, Attention, Buffer, Heads, Matrix, NormParameters, Routes, Seen, e4m3, route,
-    swiglu_rounded,
+    Angles, Attention, Buffer, Heads, Matrix, NormParameters, Routes, Seen, route, swiglu_rounded,
 };
-
-/// Rows of a matrix of bf16, such as a router, that is read again for every few columns.
-const LOW: usize = 128;
-/// Columns of a product with one up to which that is faster.
-const SEVERAL_OF_LOW: usize = 1024;
 
 /// Rows on their way through a layer, and the norm of the half that they enter.
 #[derive(Clone, Copy, Debug)]
@@ -50,7 +44,7 @@ pub struct Attending<'a> {
 }
 
 /// Attention of rows that stand behind row `at` of the cache, added to them; keys and values are written there. Nothing where a
-/// product does not take rows as wide as they are, and for one row.
+/// product does not take rows as wide as they are, for heads wider than [`WIDEST`], and for one row.
 ///
 /// - output: f32 `[rows, width]`
 ///
@@ -78,7 +72,7 @@ pub fn attend(
     let seen = [at + x.rows, kv_heads, width];
     let [keys, values] = [&cache.keys, &cache.values].map(|store| first_rows(store, seen));
 
-    let [normed, _] = norm_rounded_twice(client, x, entering.parameters(), (into, None));
+    let normed = norm_rounded(client, x, entering.parameters(), into);
     let fused = Heads {
         buffer: product(client, qkv, (&normed, x.rows), None),
         rows: x.rows,
@@ -92,11 +86,6 @@ pub fn attend(
         ..fused.clone()
     };
     let rounds = rounds_queries(client, &q, kv_heads);
-    let elem = if rounds && !e4m3::are_in(&cache.keys) {
-        half::bf16::elem_type_native()
-    } else {
-        f32::elem_type_native()
-    };
     let rows = Fused {
         qkv: &fused,
         heads: [heads, kv_heads],
@@ -104,7 +93,7 @@ pub fn attend(
         eps,
         angles,
     };
-    q.buffer = queries(client, rows, (cache, at), elem);
+    q.buffer = queries(client, rows, (cache, at), rounds);
     let attention = Attention {
         q: &q,
         k: &keys,
@@ -171,8 +160,12 @@ pub fn feed_forward(
     if x.rows * routing.top_k <= routing.experts {
         return None;
     }
-    let roundings = (to_router, (to_experts != to_router).then_some(to_experts));
-    let [routed, normed] = norm_rounded_twice(client, x, entering.parameters(), roundings);
+    let [routed, normed] = if to_experts == to_router {
+        let rounded = norm_rounded(client, x, entering.parameters(), to_router);
+        [rounded.clone(), rounded]
+    } else {
+        norm_rounded_twice(client, x, entering.parameters(), [to_router, to_experts])
+    };
     let everyone = everyone.map(|weights| of_everyone(client, &weights, (&routed, x.rows)));
     let logits = Matrix {
         buffer: product(client, &router, (&routed, x.rows), None),
@@ -229,18 +222,10 @@ impl<'a> Entering<'a> {
 /// How rows of f32 are rounded for a product with these weights, if it takes them as wide as they are.
 fn rounding(client: &Client, weights: &Weights, [rows, width]: [usize; 2]) -> Option<Rounding> {
     let mut rounding = many::rounding(client, &[weights], rows);
-    if are_few(weights, rows * rounding.halves()) {
+    if few::suits(weights, rows * rounding.halves()) {
         rounding = Rounding::natural(rounding.split);
     }
     (weights.width_of_many() == width).then_some(rounding)
-}
-
-/// Whether a product with so many columns reads its weights once for some of them: where these are few, or the weights are, which
-/// then lie in the cache. Such products take rows whose width is padded, unless it needs no padding.
-fn are_few(weights: &Weights, columns: usize) -> bool {
-    let low = matches!(weights, Weights::Rows(rows) if rows.rows <= LOW);
-    let most = if low { SEVERAL_OF_LOW } else { SEVERAL };
-    columns <= most && weights.columns() == weights.width_of_many()
 }
 
 /// A product of rows of f32, on top of what it is added to.
@@ -251,7 +236,7 @@ fn product(
     onto: Option<&Buffer>,
 ) -> Buffer {
     let y = f32s(client, rows * weights.rows());
-    if are_few(weights, rows * x.halves()) {
+    if few::suits(weights, rows * x.halves()) {
         few_onto(client, weights, (x, rows), onto, &y);
         return y;
     }

@@ -3,7 +3,7 @@
 use cubecl::prelude::*;
 
 use crate::decode::Cache;
-use crate::linear::vector;
+use crate::linear::{across, vector};
 use crate::reduce::{Lanes, lanes_sum};
 use crate::rope::{Angles, normed_rope};
 use crate::store::write_rows;
@@ -24,18 +24,17 @@ pub struct Fused<'a> {
     pub angles: Angles<'a>,
 }
 
-/// The queries of fused rows, normed by head and rotated, in type `elem`; keys, likewise, and values are written into the cache,
-/// from row `at` on.
+/// The queries of fused rows, normed by head and rotated; keys, likewise, and values are written into the cache, from row `at` on.
 ///
 /// # Shapes
 /// - cache: `[capacity, kv_heads, head_dim]` each
-/// - output: `[rows, heads, head_dim]`
+/// - output: `[rows, heads, head_dim]`, of the type of the rows, or with `rounds` in bf16 where the cache is not E4M3
 #[must_use]
 pub fn queries(
     client: &Client,
     fused: Fused<'_>,
     (cache, at): (&Cache, usize),
-    elem: ElemType,
+    rounds: bool,
 ) -> Buffer {
     if e4m3::are_in(&cache.keys) {
         return one_by_one(client, fused, (cache, at));
@@ -48,6 +47,11 @@ pub fn queries(
         angles,
     } = fused;
     let width = qkv.width;
+    let elem = if rounds {
+        half::bf16::elem_type_native()
+    } else {
+        qkv.buffer.elem
+    };
     let y = Buffer::empty(client, elem, qkv.rows * heads * width);
     let new = |store: &Buffer| store.part(at * kv_heads * width, qkv.rows * kv_heads * width);
     let lanes = Lanes::of(client);
@@ -86,7 +90,7 @@ pub fn queries(
     y
 }
 
-/// The same for a cache of E4M3, whose words one unit cannot write for its lane.
+/// The same for a cache of E4M3, whose words are of four numbers side by side.
 fn one_by_one(client: &Client, fused: Fused<'_>, (cache, at): (&Cache, usize)) -> Buffer {
     let Fused {
         qkv,
@@ -168,7 +172,7 @@ fn queries_kernel<X: Float, W: Float, A: Float, Q: Float, S: Float, N: Size>(
     }
     let mut room = Shared::<[f32]>::new_slice(comptime!(lanes.units()));
     let numbers = comptime!(2 * half) * N::value();
-    let mean = lanes_sum(total(squares), &mut room, lanes) / f32::cast_from(numbers);
+    let mean = lanes_sum(across(squares), &mut room, lanes) / f32::cast_from(numbers);
     let factor = Vector::new(1.0f32 / (mean + eps).sqrt());
     let is_query = head < heads;
     let is_value = head >= heads + kv_heads;
@@ -201,15 +205,4 @@ fn queries_kernel<X: Float, W: Float, A: Float, Q: Float, S: Float, N: Size>(
             }
         }
     }
-}
-
-/// The sum of the numbers of a vector.
-#[cube]
-fn total<N: Size>(vector: Vector<f32, N>) -> f32 {
-    let mut sum = 0.0f32;
-    #[unroll]
-    for i in 0..N::value() {
-        sum += vector.extract(i);
-    }
-    sum
 }

@@ -1,5 +1,6 @@
 //! One cube a row.
 
+use cubecl::ir::features::Plane;
 use cubecl::prelude::*;
 
 use super::Routes;
@@ -11,6 +12,7 @@ pub(super) const UNITS: usize = 32;
 
 pub(super) fn launch(client: &Client, logits: &Matrix, routes: &Routes, normalize: bool) {
     let lanes = Lanes::of(client);
+    let meets = client.properties().features.plane.contains(Plane::Sync);
     route_kernel::launch(
         client,
         grid::cubes(logits.rows),
@@ -23,7 +25,7 @@ pub(super) fn launch(client: &Client, logits: &Matrix, routes: &Routes, normaliz
         logits.width,
         routes.top_k,
         normalize,
-        lanes.is_plane && lanes.count == UNITS,
+        lanes.is_plane && lanes.count == UNITS && meets,
         logits.buffer.elem,
     );
 }
@@ -70,6 +72,7 @@ fn route_kernel<X: Float>(
         i += UNITS;
     }
     let sum = if comptime!(is_plane) {
+        sync_plane();
         plane_sum(sum)
     } else {
         cube_sum(sum, &mut room, UNITS)
@@ -105,10 +108,14 @@ fn best_of_all(
     #[comptime] is_plane: bool,
 ) -> (f32, u32) {
     if comptime!(is_plane) {
+        // Lanes come from loops of other lengths.
+        sync_plane();
         let best = plane_max(own);
         (best, plane_min(select(own == best, id, u32::MAX)))
     } else {
         let unit = UNIT_POS as usize;
+        // What was there before is read by all.
+        sync_cube();
         room[unit] = own;
         numbers[unit] = id;
         sync_cube();

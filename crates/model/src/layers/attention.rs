@@ -78,7 +78,7 @@ impl SelfAttention {
         [self.size.heads, self.size.kv_heads]
     }
 
-    /// The weights, where a captured step can use them: queries, keys and values, the output, and the norms of queries and
+    /// The weights, where kernels of whole layers can use them: queries, keys and values, the output, and the norms of queries and
     /// keys, which have the epsilon of the other norms.
     #[must_use]
     pub fn parts(&self, eps: f64) -> Option<([Matrices; 2], [Tensor<1>; 2])> {

@@ -72,7 +72,7 @@ impl SparseMoe {
         }
     }
 
-    /// The weights, where a captured step can use them.
+    /// The weights, where kernels of whole layers can use them.
     #[must_use]
     pub fn parts(&self) -> Option<FeedForwardParts> {
         let shared = match &self.shared {

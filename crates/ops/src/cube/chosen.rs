@@ -2,8 +2,8 @@
 
 use burn_omni_kernels::Buffer;
 use burn_omni_kernels::few::{self, Weights};
-use burn_omni_kernels::many::{self, Added, Experts};
-use burn_omni_kernels::packed::tiles::Activations;
+use burn_omni_kernels::many::{Added, Experts};
+use burn_omni_kernels::packed::tiles::{Activations, activations};
 use cubecl::prelude::*;
 
 /// The chosen experts of each row: numbers and factors, `[rows, slots]`.
@@ -23,7 +23,7 @@ impl Chosen {
         y: &Buffer,
     ) {
         let stride = down.columns();
-        let h = many::between(
+        let h = activations::between(
             client,
             self.ids.len(),
             x.rounding(),

@@ -50,7 +50,7 @@ pub(super) fn in_tiles(client: &Client, spec: &PackedSpec) -> bool {
 }
 
 /// Whether this many rows are rounded to 4 bits: as few as a decoding step has gain nothing by it.
-fn in_four_bits(client: &Client, spec: &PackedSpec, rows: usize) -> bool {
+pub(super) fn in_four_bits(client: &Client, spec: &PackedSpec, rows: usize) -> bool {
     spec.w4a4 && rows > FEW && scaled::runs_on(client, coding(spec))
 }
 

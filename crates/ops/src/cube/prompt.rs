@@ -7,9 +7,11 @@ use burn_omni_kernels::decode::Cache;
 use burn_omni_kernels::packed::tiles;
 use burn_omni_kernels::prompt::{self, Attending, Entering};
 use burn_omni_kernels::{Angles, Buffer, Matrix};
+use cubecl::prelude::*;
 
 use super::buffers::{flat, primitive, tensor};
 use super::decode::{feed_forward as weights_of, stored, weights};
+use super::packed::in_four_bits;
 use crate::decode::{AttentionParts, FeedForwardParts, Matrices, SharedParts};
 use crate::prompt::Standing;
 
@@ -24,10 +26,12 @@ pub(crate) fn attend(
     standing: Standing,
 ) -> Option<Tensor<2>> {
     let Standing { heads, angles, at } = standing;
-    let as_they_are = [&parts.qkv, &parts.o_proj]
+    let (like, x) = rows(x)?;
+    let products = [&parts.qkv, &parts.o_proj];
+    let all = products
         .iter()
-        .all(|all| is_as_it_is(all));
-    as_they_are.then_some(())?;
+        .all(|all| meets_bf16(&like.client, x.rows, all));
+    all.then_some(())?;
     let [keys, values] = parts.cache;
     let cache = Cache {
         keys: stored(keys)?,
@@ -39,7 +43,6 @@ pub(crate) fn attend(
     let [cos, sin] = angles;
     let (cos, sin) = (floats(cos)?, floats(sin)?);
     let norm = floats(parts.norm)?;
-    let (like, x) = rows(x)?;
     let entering = Entering {
         x: &x,
         norm: &norm,
@@ -73,11 +76,12 @@ pub(crate) fn feed_forward(
     let shared = shared
         .iter()
         .flat_map(|SharedParts { matrices, .. }| matrices);
-    let as_they_are = experts.iter().chain(shared).all(is_as_it_is);
-    as_they_are.then_some(())?;
+    let mut products = experts.iter().chain(shared);
+    let (like, x) = rows(x)?;
+    let all = products.all(|all| meets_bf16(&like.client, x.rows, all));
+    all.then_some(())?;
     let parts = weights_of(parts)?;
     let norm = floats(norm)?;
-    let (like, x) = rows(x)?;
     let entering = Entering {
         x: &x,
         norm: &norm,
@@ -87,11 +91,11 @@ pub(crate) fn feed_forward(
     Some(output(&like, y, &x))
 }
 
-/// Whether rows meet this matrix as they are: they are not rounded to 4 bits first.
-fn is_as_it_is(matrices: &Matrices) -> bool {
+/// Whether so many rows are rounded to bf16 for this matrix, not to 4 bits.
+fn meets_bf16(client: &Client, rows: usize, matrices: &Matrices) -> bool {
     match matrices {
         Matrices::Dense(_) => true,
-        Matrices::Packed(packed) => !packed.spec().w4a4,
+        Matrices::Packed(packed) => !in_four_bits(client, &packed.spec(), rows),
     }
 }
 

@@ -5,7 +5,7 @@ use burn::backend::ops::FloatTensorOps;
 use burn_cubecl::CubeBackend;
 use burn_cubecl::kernel::cast;
 use burn_omni_kernels::few::Weights;
-use burn_omni_kernels::packed::tiles::Activations;
+use burn_omni_kernels::packed::tiles::{Activations, Rounding};
 use burn_omni_kernels::{self as kernels, Buffer, Taps};
 
 use super::buffers::{elem, flat, matrix, tensor};
@@ -31,10 +31,11 @@ pub(super) fn rms_norm_linear(x: F, (norm, eps): (F, f64), weight: F) -> F {
     let Some(weights) = takes_rounded(&x, shape, &weight) else {
         return linear(rows::rms_norm(x, norm, eps), weight, None);
     };
-    let (like, split) = (x.clone(), halves(elem(x.dtype)) == 2);
+    let like = x.clone();
+    let rounding = Rounding::natural(halves(elem(x.dtype)) == 2);
     let norm = flat(norm);
     let parameters = rows::parameters(&norm, None, eps);
-    let x = kernels::norm_rounded(&like.client, &matrix(x), parameters, split);
+    let x = kernels::norm_rounded(&like.client, &matrix(x), parameters, rounding);
     rounded_product(&like, &weights, (&x, shape[0]))
 }
 

@@ -233,7 +233,7 @@ pub fn launch(
 /// - y: `[rows, heads, head_dim]`, or `[rows, 1 or 2, heads * head_dim]`
 ///
 /// # Panics
-/// When heads or strides are others.
+/// When heads or strides are others, or rows are no whole spans of the order.
 pub fn launch_into(
     client: &Client,
     attention: &Attention<'_>,
@@ -246,6 +246,9 @@ pub fn launch_into(
         q.width.is_multiple_of(VECTOR) && lies_in_vectors(q, 4) && attention.scale > 0.0,
         "attention of these heads is not for matrix units"
     );
+    if let Some(rounding) = rounding {
+        rounding.fits(q.heads * q.width);
+    }
     let is_staged = |heads: &&Heads| {
         heads.buffer.elem == half::bf16::elem_type_native() && lies_in_vectors(heads, VECTOR)
     };

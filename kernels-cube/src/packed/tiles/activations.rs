@@ -93,6 +93,23 @@ pub fn zeros(client: &Client, count: usize, split: bool) -> Activations {
     }
 }
 
+/// Room for what lies between gate and up and down of so many choices, zero behind the width.
+#[must_use]
+pub fn between(
+    client: &Client,
+    choices: usize,
+    rounding: Rounding,
+    (width, stride): (usize, usize),
+) -> Activations {
+    let count = choices * rounding.halves() * stride;
+    let buffer = if width < stride {
+        zeros(client, count, rounding.split).buffer
+    } else {
+        Buffer::empty(client, half::bf16::elem_type_native(), count)
+    };
+    Activations::rounded(buffer, rounding)
+}
+
 #[cube(launch_unchecked)]
 fn zeros_kernel(x: &mut [half::bf16]) {
     if ABSOLUTE_POS < x.len() {
