@@ -71,6 +71,22 @@ impl<'a> Product<'a> {
             instructions: instructions(x.order),
         }
     }
+
+    /// The same on top of rows. Tiles of MXFP4 below one another in a plane then leave too few registers (on sm_100): planes have
+    /// one each.
+    #[must_use]
+    pub fn onto(mut self, rows: &'a Buffer) -> Self {
+        let is_mxfp4 = match self.weights {
+            Weights::Tiles(matrix) => matrix.tiling.scaled.e8m0() && !matrix.tiling.scaled.bytes,
+            Weights::Rows(_) => false,
+        };
+        if is_mxfp4 {
+            self.blocking.down *= self.blocking.tiles;
+            self.blocking.tiles = 1;
+        }
+        self.onto = Some(rows);
+        self
+    }
 }
 
 /// Rows of f32 from which on packed weights meet them rounded to bf16: prompts, where the matrix units are the limit. Fewer rows

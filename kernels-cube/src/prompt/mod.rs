@@ -240,9 +240,10 @@ fn product(
         few_onto(client, weights, (x, rows), onto, &y);
         return y;
     }
-    let product = many::Product {
-        onto,
-        ..many::Product::new(weights, x, rows)
+    let product = many::Product::new(weights, x, rows);
+    let product = match onto {
+        Some(rows) => product.onto(rows),
+        None => product,
     };
     many::many(client, product, &y);
     y
