@@ -21,7 +21,7 @@
 //! | [`few`] | up to 16 rows, packed or bf16 weights | matrix units, weights read once |
 //! | [`many`] | more rows, packed or bf16 weights, convolutions, grouped experts | matrix units, activations staged |
 //! | [`decode`] | one row through a stack of layers | six launches a layer, captured; places are in [`control`] |
-//! | [`prompt`] | many rows through the halves of a layer | five to twelve launches, each rounding for the next |
+//! | [`prompt`] | many rows through the halves of a layer | five launches and seven, more for E4M3 and an expert of all rows |
 //! | [`choose`] | scores of a vocabulary | one cube, or two launches; captured |
 //! | [`packed`] | matrices of 4- and 8-bit values | in checkpoint order on any device, in tiles on matrix units |
 //! | [`experts()`] | `[rows, hidden]` | lanes along a row of an expert's weight |

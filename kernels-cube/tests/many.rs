@@ -283,6 +283,7 @@ fn packed_products_are_those_of_their_values() {
     for (name, coding) in CODINGS {
         for ([rows, out, width], split, has_onto, blocking) in [
             ([5, 33, 400], true, true, blocking(1)),
+            ([9, 20, 272], false, false, blocking(2)),
             ([9, 20, 272], false, true, blocking(2)),
         ] {
             if blocking.tiles > 1 && coding.scaling != Scaling::F32 {
@@ -393,22 +394,22 @@ fn grouped(client: &Client, split: bool) {
     let shares_there = Buffer::of(client, &shares);
     many::down(client, &down, &h, (&plan, &shares_there), &parts);
     let y = poisoned(client, rows * hidden);
-    // What is added: in one case all, in the other one of both.
+    // What the sum is added to: in one case nothing, in the other all there is.
     let onto = numbers(&mut random, rows * hidden);
     let everyone = numbers(&mut random, rows * hidden);
     let scores = numbers(&mut random, rows);
     let there = [&onto, &everyone, &scores].map(|all| Buffer::of(client, all));
     let [onto_there, everyone_there, scores_there] = &there;
     let added = Added {
-        onto: Some(onto_there),
+        onto: split.then_some(onto_there),
         shared: split.then_some([everyone_there, scores_there]),
     };
     sum_slots(client, (&parts, slots), added, (&y, hidden));
-    let mut expected: Vec<f64> = onto.iter().map(|x| f64::from(*x)).collect();
+    let mut expected = vec![0.0; rows * hidden];
     if split {
-        for (i, x) in everyone.iter().enumerate() {
+        for (i, (onto, x)) in onto.iter().zip(&everyone).enumerate() {
             let share = 1.0 / (1.0 + (-f64::from(scores[i / hidden])).exp());
-            expected[i] += f64::from(*x) * share;
+            expected[i] = f64::from(*onto) + f64::from(*x) * share;
         }
     }
     for (place, choice) in order.iter().enumerate() {
